@@ -1,0 +1,3 @@
+from .classifiers import *
+from .heads import *
+from .losses import *

@@ -1,0 +1,32 @@
+"""Fixtures that several rooms share: made images and the development data."""
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """Root of the development data; a test that asks for it is marked ``real_data``."""
+    root = os.environ.get('MHC_DATA_ROOT')
+    if root is None:
+        default = Path(__file__).parents[2] / 'shared' / 'data'
+        root = default if default.is_dir() else None
+    if root is None or not Path(root).is_dir():
+        pytest.skip('needs the development data: set MHC_DATA_ROOT')
+    return Path(root)
+
+
+@pytest.fixture
+def make_image():
+    """Write an RGB image of seeded noise and give its path."""
+
+    def make(path: Path, size: tuple[int, int] = (32, 24), seed: int = 0) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return make
