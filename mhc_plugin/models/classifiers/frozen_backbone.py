@@ -1,0 +1,106 @@
+"""A classifier whose backbone stays as it is, whatever backbone it is given."""
+import torch
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .data_preprocessor import FeatureDataPreprocessor
+
+
+@MODELS.register_module()
+class FrozenBackboneClassifier(ImageClassifier):
+    """Image classifier that trains its head alone.
+
+    MMPretrain's ``frozen_stages`` leaves out some parameters (Swin's last norm; wrapped timm
+    models have no such option), and batch statistics move under ``train()`` where ``norm_eval``
+    is off. Here no parameter of the backbone needs a gradient, the backbone is in ``eval()``
+    always, and it runs without autograd in training. The same holds for a neck without
+    parameters; one with parameters is trained.
+
+    A tuple as ``inputs`` means features of backbone and neck, which are used as they are.
+
+    Args:
+        backbone (dict): Config of the backbone.
+        neck (dict, optional): Config of the neck.
+        head (dict, optional): Config of the head.
+        data_preprocessor (dict, optional): Where it names no type, or MMPretrain's
+            ``ClsDataPreprocessor``, :class:`FeatureDataPreprocessor` is used, which does the same
+            for images and lets features pass.
+        **kwargs: See MMPretrain's ``ImageClassifier``: ``pretrained``, ``train_cfg``,
+            ``init_cfg``.
+
+    Raises:
+        ValueError: If the head is to be fed from stages that the backbone does not give.
+    """
+
+    def __init__(self,
+                 backbone: dict,
+                 neck: dict | None = None,
+                 head: dict | None = None,
+                 data_preprocessor: dict | None = None,
+                 **kwargs) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = dict(data_preprocessor or {})
+            if data_preprocessor.get('type', '').split('.')[-1] in ('', 'ClsDataPreprocessor'):
+                data_preprocessor['type'] = FeatureDataPreprocessor
+        super().__init__(
+            backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, **kwargs)
+        out_indices = getattr(self.backbone, 'out_indices', None)
+        if out_indices is not None and hasattr(self.head, 'check_num_features'):
+            self.head.check_num_features(len(out_indices))
+        self.freeze()
+
+    @property
+    def frozen_modules(self) -> list[nn.Module]:
+        """The backbone, and the neck if it has no parameters."""
+        modules = [self.backbone]
+        if self.with_neck and not any(True for _ in self.neck.parameters()):
+            modules.append(self.neck)
+        return modules
+
+    def freeze(self) -> None:
+        """Take the backbone's parameters out of training and put it into ``eval()``."""
+        for module in self.frozen_modules:
+            module.requires_grad_(False)
+            # BaseBackbone.train returns None, so this does not chain.
+            module.eval()
+
+    def train(self, mode: bool = True) -> 'FrozenBackboneClassifier':
+        """Set the mode of the head, and of a neck with parameters."""
+        super().train(mode)
+        self.freeze()
+        return self
+
+    def extract_feat(self,
+                     inputs: Tensor | tuple[Tensor, ...],
+                     stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
+        """Extract features.
+
+        Args:
+            inputs (Tensor | tuple[Tensor]): Images ``(N, 3, H, W)``, or features of the neck,
+                which are handed through.
+            stage (str): ``'backbone'``, ``'neck'`` or ``'pre_logits'``. Defaults to ``'neck'``.
+
+        Returns:
+            tuple[Tensor] | Tensor: Features ``(N, C, h, w)`` or ``(N, C)`` per stage; for
+            ``'pre_logits'`` what the head makes of them before its last layer.
+
+        Raises:
+            ValueError: If features are given and ``'backbone'`` is asked for.
+        """
+        if isinstance(inputs, tuple):
+            if stage == 'backbone':
+                raise ValueError('Expected images to extract features of stage "backbone", but got '
+                                 'features of the neck.')
+            return inputs if stage == 'neck' else self.head.pre_logits(inputs)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
+            # Convolutional backbones are much faster in this format on CPU and under AMP; others
+            # do not mind.
+            feats = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
+            if stage == 'backbone':
+                return feats
+            if self.neck in self.frozen_modules:
+                feats = self.neck(feats)
+        if self.with_neck and self.neck not in self.frozen_modules:
+            feats = self.neck(feats)
+        return feats if stage == 'neck' else self.head.pre_logits(feats)

@@ -1,0 +1,58 @@
+"""Global pooling over positions, and what share of the pool each position has."""
+import math
+
+import torch
+from torch import Tensor, nn
+
+POOLS = ('avg', 'max', 'lse')
+
+
+class GlobalPool(nn.Module):
+    """Pool a map ``(N, C, h, w)`` to ``(N, C)``; a vector ``(N, C)`` passes unchanged.
+
+    Args:
+        mode (str): ``'avg'``, ``'max'`` or ``'lse'``, the log-sum-exp pooling
+            ``log(mean(exp(r * x))) / r`` of Pinheiro and Collobert, "From image-level to
+            pixel-level labeling with convolutional networks", CVPR 2015.
+        r (float): Sharpness of ``'lse'``: near 0 it is the mean, towards infinity the maximum.
+    """
+
+    def __init__(self, mode: str = 'avg', r: float = 10.) -> None:
+        super().__init__()
+        self.mode = mode
+        self.r = r
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return x
+        if self.mode == 'avg':
+            return x.mean((2, 3))
+        if self.mode == 'max':
+            return x.flatten(2).max(2).values
+        positions = x.shape[2] * x.shape[3]
+        return (torch.logsumexp(self.r * x.flatten(2), 2) - math.log(positions)) / self.r
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """Spread the pooled value over the positions it came from.
+
+        This is ``h * w * x * d pool(x) / d x``: with average pooling x itself, with maximum
+        pooling ``h * w * x`` at the maximum and 0 elsewhere, with log-sum-exp pooling
+        ``h * w * x * softmax(r * x)`` over positions.
+
+        Args:
+            x (Tensor): Map ``(N, C, h, w)``.
+
+        Returns:
+            Tensor: ``(N, C, h, w)``.
+        """
+        if self.mode == 'avg':
+            return x
+        flat = x.flatten(2)
+        if self.mode == 'max':
+            share = torch.zeros_like(flat).scatter_(2, flat.argmax(2, keepdim=True), 1.)
+        else:
+            share = torch.softmax(self.r * flat, 2)
+        return (flat.shape[2] * flat * share).view_as(x)
+
+    def extra_repr(self) -> str:
+        return f'mode={self.mode!r}' + (f', r={self.r}' if self.mode == 'lse' else '')
