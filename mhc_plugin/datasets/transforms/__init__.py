@@ -1,0 +1,4 @@
+from .compose_tiles import ComposeTiles
+from .random_flip_with_cells import RandomFlipWithCells
+
+__all__ = ['ComposeTiles', 'RandomFlipWithCells']

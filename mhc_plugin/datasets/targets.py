@@ -1,0 +1,62 @@
+"""The two forms in which every multi-label dataset of ours gives its labels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+UNKNOWN = -1.0
+
+
+def target_scores(
+    num_classes: int, positives: Sequence[int], unknown: Sequence[int] = ()
+) -> np.ndarray:
+    """Targets of one image.
+
+    Args:
+        num_classes (int): Number of classes.
+        positives (Sequence[int]): Indices of the classes that are there.
+        unknown (Sequence[int]): Indices of the classes of which nothing is known.
+
+    Returns:
+        np.ndarray: float32 ``(num_classes,)``: 1 there, 0 not there, -1 unknown.
+    """
+    scores = np.zeros(num_classes, dtype=np.float32)
+    scores[list(unknown)] = UNKNOWN
+    scores[list(positives)] = 1.0
+    return scores
+
+
+class MultiLabelTargets:
+    """Mixin for MMPretrain datasets whose ``gt_label`` is a list of class indices.
+
+    Adds ``gt_score``, which MMPretrain's multi-label heads and metrics read first, when a
+    sample is asked for; stored are only the short lists. Classes listed under
+    ``unknown_label``, where a dataset has such a field, score -1.
+    """
+
+    def get_data_info(self, idx: int) -> dict:
+        """Annotation of one image.
+
+        Returns:
+            dict: With ``gt_label``, the positives, list[int], and ``gt_score``, float32
+            ``(num_classes,)`` of 1, 0 and -1.
+        """
+        info = super().get_data_info(idx)
+        info['gt_score'] = target_scores(
+            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
+        )
+        return info
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Classes of one image, the positives only, as ``ClassBalancedDataset`` asks for."""
+        return [int(label) for label in self.get_data_info(idx)['gt_label']]
+
+    def get_gt_labels(self) -> np.ndarray:
+        """Positives of every image: an object array ``(len(self),)`` of lists of int.
+
+        MMPretrain's own makes one rectangular array, which fails on lists of unequal lengths.
+        """
+        labels = np.empty(len(self), dtype=object)
+        for idx in range(len(self)):
+            labels[idx] = self.get_cat_ids(idx)
+        return labels
