@@ -1,0 +1,3 @@
+from .per_head_bce import PerHeadBCELoss
+
+__all__ = ['PerHeadBCELoss']

@@ -1,0 +1,182 @@
+"""Binary cross-entropy of every class by itself, over the targets that are known."""
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.logging import MessageHub
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class PerHeadBCELoss(nn.Module):
+    r"""Binary cross-entropy, optimised for every class independently.
+
+    With :math:`K_c` the samples of the batch whose target for class c is known,
+
+    .. math::
+        L = \sum_c \lambda_c \frac{1}{|K_c|} \sum_{n \in K_c} \text{BCE}(x_{nc}, y_{nc})
+
+    A class without a known target in the batch adds 0. In distributed training the batch is that
+    of all processes: the counts of known targets are summed over them, and the local sum is scaled
+    so that the averaging of gradients gives the gradient of the global mean.
+
+    The loss is computed in float32 at least, under autocast too.
+
+    Args:
+        loss_weight (float | Sequence[float]): The paper's lambda, one for all classes or one per
+            class. Defaults to 1.
+        head_reduction (str): ``'sum'`` over classes, or ``'mean'``: the sum divided by
+            ``num_classes``. For a linear head under SGD the two differ by a factor of
+            ``num_classes`` on the learning rate. Defaults to ``'sum'``.
+        pos_weight (float | Sequence[float], optional): Weight of the positive term, one for all
+            classes or one per class. Defaults to None, which means 1.
+        log_per_class (bool): In training, write every class's own mean cross-entropy (before
+            ``loss_weight``) to MMEngine's message hub as ``train/bce/<class>``, from where it gets
+            into log and TensorBoard. A class keeps its last value while the batch has no known
+            target of it. Defaults to False.
+        class_names (Sequence[str], optional): Names for ``log_per_class``. Defaults to None, which
+            means the index of the class.
+
+    Raises:
+        ValueError: If an argument does not fit, or, at a call, if it does not fit the number of
+            classes.
+
+    Shape:
+        - cls_score: logits ``(N, num_classes)``.
+        - target: 1, 0, -1 (unknown) or soft values in [0, 1], same shape.
+        - output: a scalar.
+
+    Examples:
+        >>> loss = PerHeadBCELoss()
+        >>> loss(torch.zeros(2, 3), torch.tensor([[1., 0., -1.], [0., 0.5, -1.]]))
+        tensor(1.3863)
+    """
+
+    def __init__(self,
+                 loss_weight: float | Sequence[float] = 1.0,
+                 head_reduction: str = 'sum',
+                 pos_weight: float | Sequence[float] | None = None,
+                 log_per_class: bool = False,
+                 class_names: Sequence[str] | None = None) -> None:
+        super().__init__()
+        if head_reduction not in ('sum', 'mean'):
+            raise ValueError("Expected argument `head_reduction` to be one of ('sum', 'mean'), but "
+                             f'got {head_reduction!r}.')
+        if class_names is not None and len(set(class_names)) != len(class_names):
+            raise ValueError('Expected argument `class_names` to hold distinct names, but got '
+                             f'{list(class_names)}.')
+        self.head_reduction = head_reduction
+        self.log_per_class = log_per_class
+        self.class_names = class_names
+        # Not persistent: a checkpoint fits a model whose loss is weighted otherwise.
+        self.register_buffer(
+            'loss_weight', _as_weights('loss_weight', loss_weight), persistent=False)
+        self.register_buffer(
+            'pos_weight',
+            None if pos_weight is None else _as_weights('pos_weight', pos_weight),
+            persistent=False)
+
+    def forward(self,
+                cls_score: Tensor,
+                target: Tensor,
+                weight: Tensor | None = None,
+                avg_factor: float | None = None,
+                **kwargs: Any) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            cls_score (Tensor): Logits, ``(N, num_classes)``.
+            target (Tensor): 1, 0, -1 (unknown) or soft values in [0, 1], same shape.
+            weight (Tensor, optional): Factors of the single terms, ``(N, )`` or
+                ``(N, num_classes)``; the mean still divides by the number of known targets.
+                Defaults to None.
+            avg_factor (float, optional): Ignored: MMPretrain's heads hand over the batch size,
+                and every class has its own divisor here. Defaults to None.
+            **kwargs: Ignored: what else MMPretrain's heads hand over to losses of other kinds.
+
+        Returns:
+            Tensor: Scalar loss, float32 or float64.
+
+        Raises:
+            ValueError: If shapes do not fit each other or the arguments of the constructor, or a
+                target has any other value.
+        """
+        self._check_shapes(cls_score, target, weight)
+        _check_values(target)
+
+        # float16 and bfloat16 would lose what a sum over a batch needs, under autocast too.
+        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
+        target = target.to(logits.dtype)
+        known = target >= 0
+        terms = F.binary_cross_entropy_with_logits(
+            logits,
+            target.clamp(min=0),
+            pos_weight=self._per_class(self.pos_weight, logits),
+            reduction='none')
+        if weight is not None:
+            terms = terms * weight.to(terms).reshape(len(terms), -1)
+        sums = torch.where(known, terms, 0.).sum(0)
+        counts = known.sum(0).to(sums.dtype)
+
+        # Both do nothing in a single process. Gradients are averaged over processes, so each hands
+        # in as many times its share as there are processes.
+        all_reduce(counts)
+        per_class = sums * get_world_size() / counts.clamp(min=1)
+        if self.log_per_class and self.training:
+            self._log(sums, counts)
+
+        loss = (per_class * self._per_class(self.loss_weight, logits)).sum()
+        return loss / cls_score.shape[1] if self.head_reduction == 'mean' else loss
+
+    @staticmethod
+    def _per_class(weights: Tensor | None, like: Tensor) -> Tensor | None:
+        return None if weights is None else weights.to(like)
+
+    def _check_shapes(self, cls_score: Tensor, target: Tensor, weight: Tensor | None) -> None:
+        if cls_score.ndim != 2 or target.shape != cls_score.shape:
+            raise ValueError(
+                'Expected arguments `cls_score` and `target` to have one shape, (N, num_classes), '
+                f'but got {tuple(cls_score.shape)} and {tuple(target.shape)}.')
+        num_samples, num_classes = cls_score.shape
+        if weight is not None and weight.shape not in ((num_samples, ), cls_score.shape):
+            raise ValueError(f'Expected argument `weight` to have shape ({num_samples},) or '
+                             f'{tuple(cls_score.shape)}, but got {tuple(weight.shape)}.')
+        for name in ('loss_weight', 'pos_weight', 'class_names'):
+            values = getattr(self, name)
+            single = values is None or (isinstance(values, Tensor) and values.ndim == 0)
+            if not single and len(values) != num_classes:
+                raise ValueError(f'Expected argument `{name}` to have {num_classes} entries '
+                                 f'(num_classes), but got {len(values)}.')
+
+    @torch.compiler.disable
+    def _log(self, sums: Tensor, counts: Tensor) -> None:
+        sums = sums.detach().clone()
+        all_reduce(sums)
+        means, seen = (sums / counts.clamp(min=1)).tolist(), counts.tolist()
+        names = self.class_names or range(len(means))
+        message_hub = MessageHub.get_current_instance()
+        for name, mean, count in zip(names, means, seen):
+            if count > 0:
+                message_hub.update_scalar(f'train/bce/{name}', mean)
+
+
+def _as_weights(name: str, value: float | Sequence[float]) -> Tensor:
+    weights = torch.as_tensor(value, dtype=torch.float32)
+    if weights.ndim > 1 or not torch.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(f'Expected argument `{name}` to be a finite number of 0 or more, or a '
+                         f'list with one per class, but got {value!r}.')
+    return weights
+
+
+@torch.compiler.disable  # A compiled graph holds no branch on data.
+def _check_values(target: Tensor) -> None:
+    # Written so that NaN is bad.
+    bad = ~((target == -1) | ((target >= 0) & (target <= 1)))
+    if bad.any():
+        sample, label = bad.nonzero()[0].tolist()
+        raise ValueError('Expected argument `target` to hold 1, 0, -1 (unknown) or soft values in '
+                         f'[0, 1], but got {target[sample, label].item():g} for sample {sample}, '
+                         f'class {label}.')

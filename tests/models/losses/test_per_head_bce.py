@@ -1,0 +1,304 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mhc_plugin.models.losses import PerHeadBCELoss
+
+
+def reference(logits, target, loss_weight=1., pos_weight=1., head_reduction='sum'):
+    """The definition, in loops over classes and samples."""
+    num_samples, num_classes = logits.shape
+    loss_weight, pos_weight = (np.broadcast_to(w, num_classes) for w in (loss_weight, pos_weight))
+    total = 0.
+    for c in range(num_classes):
+        terms = []
+        for n in range(num_samples):
+            y, p = target[n, c].item(), torch.sigmoid(logits[n, c])
+            if y != -1:
+                terms.append(-(float(pos_weight[c]) * y * p.log() + (1 - y) * (1 - p).log()))
+        if terms:
+            total = total + float(loss_weight[c]) * sum(terms) / len(terms)
+    return total / num_classes if head_reduction == 'mean' else total
+
+
+def random_batch(num_samples=9, num_classes=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(num_samples, num_classes, generator=rng, dtype=torch.float64)
+    target = torch.randint(-1, 2, (num_samples, num_classes), generator=rng).double()
+    target[0] = torch.rand(num_classes, generator=rng)  # soft
+    target[:, 3] = -1  # never known
+    return logits.requires_grad_(), target
+
+
+@pytest.mark.parametrize('head_reduction', ['sum', 'mean'])
+@pytest.mark.parametrize('loss_weight', [1., 0.5, [1., 0., 2., 3., 0.25]])
+@pytest.mark.parametrize('pos_weight', [None, 3., [1., 2., 0.5, 4., 0.]])
+def test_value_and_gradient_equal_the_definition(head_reduction, loss_weight, pos_weight):
+    logits, target = random_batch()
+    loss = PerHeadBCELoss(loss_weight, head_reduction, pos_weight)(logits, target)
+    expected = reference(logits, target, loss_weight, pos_weight or 1., head_reduction)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits), rtol=1e-10,
+        atol=1e-10)
+
+
+def test_value_by_hand():
+    # At a logit of 0 every known term is log 2, whatever the target.
+    target = torch.tensor([[1., 0., -1.], [0., 0.5, -1.]])
+    assert PerHeadBCELoss()(torch.zeros(2, 3), target).item() == pytest.approx(2 * math.log(2))
+    mean = PerHeadBCELoss(head_reduction='mean')(torch.zeros(2, 3), target)
+    assert mean.item() == pytest.approx(2 / 3 * math.log(2))
+
+
+def test_without_unknown_targets_it_is_pytorchs_loss():
+    logits, target = torch.randn(6, 4), torch.randint(0, 2, (6, 4)).float()
+    mean = nn.BCEWithLogitsLoss()(logits, target)
+    torch.testing.assert_close(PerHeadBCELoss(head_reduction='mean')(logits, target), mean)
+    torch.testing.assert_close(PerHeadBCELoss()(logits, target), 4 * mean)
+
+
+@pytest.mark.parametrize('target', [torch.full((3, 2), -1.), torch.zeros(0, 2)])
+def test_nothing_known_gives_zero_and_zero_gradients(target):
+    logits = torch.randn(len(target), 2, requires_grad=True)
+    loss = PerHeadBCELoss(pos_weight=2.)(logits, target)
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_large_logits_stay_finite():
+    logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = PerHeadBCELoss()(logits, torch.tensor([[0., 1.]]))
+    loss.backward()
+    assert loss.item() == 2e4
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.int64, torch.bool, torch.bfloat16])
+def test_targets_of_other_dtypes(dtype):
+    logits, target = torch.randn(6, 4), torch.randint(0, 2, (6, 4))
+    loss = PerHeadBCELoss()
+    assert torch.equal(loss(logits, target.to(dtype)), loss(logits, target.float()))
+
+
+@pytest.mark.parametrize('shape', [(9, ), (9, 5)])
+def test_weight_scales_terms_and_not_the_divisor(shape):
+    logits, target = random_batch()
+    weight = torch.rand(shape, dtype=torch.float64)
+    loss = PerHeadBCELoss()(logits, target, weight=weight)
+    factor = weight.reshape(9, -1).expand(9, 5)
+    expected = 0.
+    for n in range(9):
+        alone = torch.full_like(target, -1.)
+        for c in range(5):
+            if target[n, c] != -1:
+                alone[n, c] = target[n, c]
+                known = (target[:, c] != -1).sum()
+                expected = expected + factor[n, c] * reference(logits, alone) / known
+                alone[n, c] = -1
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('value', [2., -0.5, -2., 1.01, math.nan, math.inf, -math.inf])
+def test_any_other_target_is_an_error(value):
+    target = torch.zeros(3, 4)
+    target[1, 2] = value
+    with pytest.raises(ValueError, match=rf'`target` .* got {value:g} for sample 1, class 2'):
+        PerHeadBCELoss()(torch.zeros(3, 4), target)
+
+
+@pytest.mark.parametrize(('kwargs', 'message'), [
+    (dict(head_reduction='none'), "`head_reduction` to be one of .*, but got 'none'"),
+    (dict(loss_weight=-1.), '`loss_weight` to be a finite number of 0 or more.* got -1'),
+    (dict(loss_weight=[1., math.nan]), '`loss_weight` .* got .*nan'),
+    (dict(pos_weight=math.inf), '`pos_weight` .* got inf'),
+    (dict(pos_weight=[[1.]]), r'`pos_weight` .* got \[\[1'),
+    (dict(class_names=['a', 'b', 'a']), '`class_names` to hold distinct names'),
+])
+def test_wrong_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        PerHeadBCELoss(**kwargs)
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(loss_weight=[1., 2.]), dict(pos_weight=[1., 2.]), dict(class_names=['a', 'b'])])
+def test_per_class_arguments_must_fit_the_classes(kwargs):
+    name = next(iter(kwargs))
+    with pytest.raises(ValueError, match=rf'`{name}` to have 3 entries \(num_classes\).* got 2'):
+        PerHeadBCELoss(**kwargs)(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(('score', 'target'), [
+    (torch.zeros(2, 3), torch.zeros(2, 4)),
+    (torch.zeros(2, 3), torch.zeros(2, 1)),
+    (torch.zeros(3), torch.zeros(3)),
+])
+def test_shapes_must_fit(score, target):
+    with pytest.raises(ValueError, match='`cls_score` and `target` to have one shape'):
+        PerHeadBCELoss()(score, target)
+
+
+def test_weight_of_another_shape_is_an_error():
+    with pytest.raises(ValueError, match=r'`weight` to have shape \(2,\) or \(2, 3\).* got \(3,\)'):
+        PerHeadBCELoss()(torch.zeros(2, 3), torch.zeros(2, 3), weight=torch.ones(3))
+
+
+def test_it_is_the_loss_of_mmpretrains_head():
+    head = MODELS.build(dict(
+        type='MultiLabelLinearClsHead', num_classes=3, in_channels=4,
+        loss=dict(type='PerHeadBCELoss')))
+    feats = (torch.randn(2, 4), )
+    targets = torch.tensor([[1., 0., -1.], [0., 1., 1.]])
+    loss = head.loss(feats, [DataSample().set_gt_score(target) for target in targets])['loss']
+    torch.testing.assert_close(loss, reference(head(feats), targets))
+
+    loss = head.loss(feats, [DataSample().set_gt_label(label) for label in ([0], [1, 2])])['loss']
+    torch.testing.assert_close(loss, reference(head(feats), targets.clamp(min=0)))
+
+
+def test_weights_stay_out_of_checkpoints():
+    assert PerHeadBCELoss(loss_weight=[1., 2.], pos_weight=3.).state_dict() == {}
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_computes_in_float32_under_autocast(dtype):
+    logits, target = torch.randn(64, 4).to(dtype), torch.randint(0, 2, (64, 4)).float()
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = PerHeadBCELoss(loss_weight=0.7, pos_weight=[1., 2., 3., 4.])(logits, target)
+    assert loss.dtype == torch.float32
+    expected = PerHeadBCELoss(0.7, pos_weight=[1., 2., 3., 4.])(logits.float(), target)
+    assert torch.equal(loss, expected)
+
+
+def test_compiled_equals_eager():
+    loss = PerHeadBCELoss(log_per_class=True)
+    compiled = torch.compile(loss, backend='aot_eager')
+    logits, target = random_batch()
+    torch.testing.assert_close(compiled(logits, target), loss(logits, target))
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(logits, target), logits),
+        torch.autograd.grad(loss(logits, target), logits))
+    with pytest.raises(ValueError, match='`target`'):
+        compiled(logits, target + 7)
+
+
+@pytest.fixture
+def message_hub():
+    name = 'test_per_head_bce'
+    yield MessageHub.get_instance(name)
+    MessageHub._instance_dict.pop(name)
+
+
+@pytest.mark.parametrize(('class_names', 'keys'), [
+    (None, ['0', '1', '2']), (['cat', 'dog', 'cow'], ['cat', 'dog', 'cow'])])
+def test_each_class_is_logged(message_hub, class_names, keys):
+    loss = PerHeadBCELoss(loss_weight=5., log_per_class=True, class_names=class_names)
+    logits = torch.tensor([[0., 2., 1.], [0., -1., 1.]])
+    loss(logits, torch.tensor([[1., 1., -1.], [0., -1., -1.]]))
+    assert message_hub.get_scalar(f'train/bce/{keys[0]}').current() == pytest.approx(math.log(2))
+    assert message_hub.get_scalar(f'train/bce/{keys[1]}').current() == pytest.approx(
+        math.log(1 + math.exp(-2)))
+    assert f'train/bce/{keys[2]}' not in message_hub.log_scalars
+
+
+def test_nothing_is_logged_unasked_or_outside_training(message_hub):
+    logits, target = torch.zeros(2, 3), torch.ones(2, 3)
+    PerHeadBCELoss()(logits, target)
+    PerHeadBCELoss(log_per_class=True).eval()(logits, target)
+    assert not message_hub.log_scalars
+
+
+class Linear(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.criterion = PerHeadBCELoss(log_per_class=True, class_names=['cat', 'dog'])
+
+    def forward(self, inputs, targets, mode):
+        return dict(loss=self.criterion(self.fc(inputs), targets))
+
+
+def test_each_class_shows_in_log_and_tensorboard(tmp_path):
+    data = [dict(inputs=torch.randn(2), targets=torch.tensor([1., 0.])) for _ in range(4)]
+    runner = Runner(
+        model=Linear(), work_dir=str(tmp_path), experiment_name='test_bce_in_log',
+        train_dataloader=dict(
+            dataset=data, sampler=dict(type='DefaultSampler'), batch_size=2,
+            collate_fn=dict(type='default_collate')),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        visualizer=dict(
+            type='Visualizer', name='test_bce_in_log',
+            vis_backends=[dict(type='TensorboardVisBackend')]),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None))
+    runner.train()
+    shown = runner.message_hub.get_scalar('train/bce/dog').current()
+
+    assert f'bce/dog: {shown:.4f}' in next(tmp_path.glob('*/*.log')).read_text()
+    events = EventAccumulator(str(next(tmp_path.glob('*/vis_data'))))
+    events.Reload()
+    assert {'bce/cat', 'bce/dog'} <= set(events.Tags()['scalars'])
+    assert events.Scalars('bce/dog')[-1].value == pytest.approx(shown)
+
+
+NUM_CLASSES, NUM_FEATURES, HALF = 4, 3, 5
+
+
+def distributed_case():
+    rng = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2 * HALF, NUM_FEATURES, generator=rng, dtype=torch.float64)
+    target = torch.randint(0, 2, (2 * HALF, NUM_CLASSES), generator=rng).double()
+    target[:4, 0] = -1  # known once in the first half, five times in the second
+    target[HALF:, 1] = -1  # in the first half only
+    target[:, 2] = -1  # nowhere
+    model = nn.Linear(NUM_FEATURES, NUM_CLASSES, dtype=torch.float64)
+    nn.init.normal_(model.weight, generator=rng)
+    nn.init.normal_(model.bias, generator=rng)
+    return model, inputs, target
+
+
+def train_half(rank, folder):
+    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    model, inputs, target = distributed_case()
+    model = DistributedDataParallel(model)
+    half = slice(rank * HALF, (rank + 1) * HALF)
+    criterion = PerHeadBCELoss(loss_weight=[1., 2., 3., 4.], log_per_class=True)
+    loss = criterion(model(inputs[half]), target[half])
+    loss.backward()
+    scalars = MessageHub.get_current_instance().log_scalars
+    torch.save(
+        dict(
+            loss=loss.detach(),
+            grads=[parameter.grad for parameter in model.parameters()],
+            logged={key: float(scalar.current()) for key, scalar in scalars.items()}),
+        f'{folder}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradient_of_the_global_mean(tmp_path, message_hub):
+    mp.spawn(train_half, (str(tmp_path), ), nprocs=2)
+    halves = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
+
+    model, inputs, target = distributed_case()
+    loss = PerHeadBCELoss(loss_weight=[1., 2., 3., 4.], log_per_class=True)(model(inputs), target)
+    loss.backward()
+    for half in halves:
+        for grad, parameter in zip(half['grads'], model.parameters()):
+            torch.testing.assert_close(grad, parameter.grad, rtol=1e-6, atol=1e-6)
+        assert half['logged'] == pytest.approx(
+            {key: scalar.current() for key, scalar in message_hub.log_scalars.items()})
+    torch.testing.assert_close((halves[0]['loss'] + halves[1]['loss']) / 2, loss)
