@@ -1,0 +1,94 @@
+"""Predictions that carry class maps, whoever asks the model for them."""
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .inherent import inherent_maps
+from .posthoc import find_method, posthoc_maps
+from .state import unwrap_classifier
+
+
+@contextmanager
+def predictions_with_maps(model: nn.Module,
+                          method: str = 'inherent',
+                          classes: Sequence[int] | None = None) -> Iterator[nn.Module]:
+    """Let a model put ``pred_cam`` on the data samples that it predicts.
+
+    Inside, whatever calls the model in mode ``predict`` (a loop, an inferencer, a test step in a
+    distributed wrapper) gets data samples whose ``pred_cam`` is a float tensor
+    (len(classes), h, w) of raw, non-negative class maps. Inherent maps use the features of the
+    same forward pass, or those that the model was given.
+
+    Args:
+        model (nn.Module): A classifier, maybe in a distributed wrapper.
+        method (str): ``'inherent'`` or a method of :func:`posthoc_methods`.
+        classes (Sequence[int], optional): Classes to map, in this order. Defaults to all.
+
+    Raises:
+        ValueError: If the model is no classifier with a backbone and a head, there is no such
+            method, or, later, if a post-hoc method is asked for maps of features.
+    """
+    classifier = unwrap_classifier(model)
+    if method != 'inherent':
+        find_method(method)
+    feats = []
+
+    def keep_feats(module, args, output):
+        feats[:] = [output]
+
+    def attach(module, args, kwargs, output):
+        if kwargs.get('mode', args[2] if len(args) > 2 else 'tensor') != 'predict':
+            return
+        inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
+        maps = class_maps_of(classifier, inputs, method, classes,
+                             feats=feats.pop() if feats else None)
+        for sample, sample_maps in zip(output, maps):
+            sample.set_field(sample_maps, 'pred_cam', dtype=torch.Tensor)
+
+    handles = [
+        classifier.backbone.register_forward_hook(keep_feats),
+        classifier.register_forward_hook(attach, with_kwargs=True)
+    ]
+    try:
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def class_maps_of(model: nn.Module,
+                  inputs: torch.Tensor | tuple[torch.Tensor, ...],
+                  method: str = 'inherent',
+                  classes: Sequence[int] | None = None,
+                  feats: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
+    """Class maps of one batch by any method.
+
+    Args:
+        model (nn.Module): A classifier in evaluation mode.
+        inputs (Tensor | tuple[Tensor]): Preprocessed images (N, 3, H, W), or a tuple of features.
+        method (str): ``'inherent'`` or a method of :func:`posthoc_methods`.
+        classes (Sequence[int], optional): Classes to map, in this order. Defaults to all.
+        feats (tuple[Tensor], optional): Features of the backbone for these images, if they are
+            at hand.
+
+    Returns:
+        Tensor: Raw, non-negative maps (N, len(classes), h, w).
+
+    Raises:
+        ValueError: If a post-hoc method is asked for maps of features.
+    """
+    is_feats = isinstance(inputs, tuple)
+    if method != 'inherent':
+        if is_feats:
+            raise ValueError(
+                f"Expected images for class maps by '{method}', but got features: use method "
+                "'inherent', or run without the feature cache.")
+        return posthoc_maps(model, inputs, method, classes)
+    if is_feats:
+        return inherent_maps(model, inputs, classes, given=True)
+    if feats is None:
+        with torch.no_grad():
+            feats = model.extract_feat(inputs, stage='backbone')
+    return inherent_maps(model, feats, classes)

@@ -1,0 +1,121 @@
+"""Class maps that a model gives by itself: feature times gradient of the logit."""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models import GlobalAveragePooling, LinearClsHead, MultiLabelLinearClsHead
+from torch import nn
+
+from .state import check_maps
+
+# Heads that are one linear layer over the last feature. Exact types: a subclass may do more.
+_LINEAR_HEADS = (MultiLabelLinearClsHead, LinearClsHead)
+
+
+def inherent_maps(model: nn.Module,
+                  feats: tuple[torch.Tensor, ...],
+                  classes: Sequence[int] | None = None,
+                  given: bool = False) -> torch.Tensor:
+    """Class maps of a classifier from its features, without another pass through the backbone.
+
+    For every class ``c`` this is ``clamp(h w sum_k x_k d logit_c / d x_k, 0)`` at the map ``x``
+    that the head pools: for a head that pools itself, the map the head says (its own
+    ``class_maps``), else the backbone's, before the neck. It is feature times gradient, place by
+    place, as in HiResCAM (Draelos and Carin, 2020); with average pooling and one linear layer it
+    is the class activation map ``clamp(w_c . x, 0)`` of Zhou et al. (CVPR 2016).
+
+    Args:
+        model (nn.Module): A classifier with a backbone, maybe a neck, and a head; in evaluation
+            mode.
+        feats (tuple[Tensor]): What the backbone gives for a batch: maps (N, C, h, w), one per
+            stage.
+        classes (Sequence[int], optional): Classes to map, in this order. Defaults to all.
+        given (bool): Whether the features were given to the model instead of images. Such
+            features have been through a neck that keeps maps. Defaults to False.
+
+    Returns:
+        Tensor: Non-negative maps (N, len(classes), h, w), in units of the logit; ``h`` and ``w``
+        are those of the largest stage that feeds the head, other stages are resized bilinearly.
+
+    Raises:
+        ValueError: If the features are no maps, or the head gives no logits (N, num_classes).
+    """
+    dtype = next((p.dtype for p in model.head.parameters()), feats[-1].dtype)
+    # Without autocast: maps are compared between classes, and the heads are small.
+    with torch.no_grad(), torch.autocast(feats[-1].device.type, enabled=False):
+        feats = tuple(feat.to(dtype) for feat in feats)
+        pooled_by_head = _feats_with_own_maps(model, feats, given)
+        if pooled_by_head is not None:
+            maps = model.head.class_maps(pooled_by_head)
+            return maps if classes is None else maps[:, list(classes)]
+        feats = check_maps(feats, 'features')
+        weight = _linear_weight(model)
+        if weight is not None:
+            weight = weight if classes is None else weight[list(classes)]
+            return F.conv2d(feats[-1], weight[:, :, None, None]).clamp_(min=0)
+        return _gradient_maps(model, feats, classes)
+
+
+def has_closed_form(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> bool:
+    """Whether the model's inherent maps of its backbone's features need no gradient."""
+    return _feats_with_own_maps(model, feats) is not None or _linear_weight(model) is not None
+
+
+def _apply_neck(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return feats if getattr(model, 'neck', None) is None else model.neck(feats)
+
+
+def _feats_with_own_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
+                         given: bool = False) -> tuple[torch.Tensor, ...] | None:
+    """Give what reaches a head that has maps of its own, or None: a neck may have pooled it."""
+    if not hasattr(model.head, 'class_maps'):
+        return None
+    if given or getattr(model, 'neck', None) is None:
+        return feats
+    necked = model.neck(check_maps(feats, 'features'))
+    return necked if all(feat.dim() == 4 for feat in necked) else None
+
+
+def _linear_weight(model: nn.Module) -> torch.Tensor | None:
+    """Give the weight (num_classes, C) of an average pool and one linear layer, or None."""
+    neck, head = getattr(model, 'neck', None), model.head
+    if type(neck) is not GlobalAveragePooling or type(head) not in _LINEAR_HEADS:
+        return None
+    return head.fc.weight
+
+
+def _gradient_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
+                   classes: Sequence[int] | None) -> torch.Tensor:
+    """Run neck and head once, and their gradient once per class."""
+    leaves = [feat.detach().requires_grad_() for feat in feats]
+    with torch.enable_grad():
+        # Clones: a neck may begin with an operation in place, which a leaf forbids.
+        logits = model.head(_apply_neck(model, tuple(leaf.clone() for leaf in leaves)))
+        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+            raise ValueError(
+                'Expected the head to return logits of shape (N, num_classes), but '
+                f'`{type(model.head).__name__}` did not: its class maps are not defined.')
+        used = _leaves_in_use(logits, leaves)
+        size = max((leaf.shape[-2:] for leaf in used), key=lambda hw: hw[0] * hw[1])
+        classes = range(logits.size(1)) if classes is None else classes
+        maps = [_gradient_map(logits[:, c].sum(), used, size) for c in classes]
+    return torch.stack(maps, 1)
+
+
+def _leaves_in_use(logits: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+    grads = torch.autograd.grad(logits.sum(), leaves, retain_graph=True, allow_unused=True)
+    return [leaf for leaf, grad in zip(leaves, grads) if grad is not None]
+
+
+def _gradient_map(logit: torch.Tensor, leaves: list[torch.Tensor],
+                  size: torch.Size) -> torch.Tensor:
+    """Map (N, h, w) of one class, summed over stages before it is clamped."""
+    grads = torch.autograd.grad(logit, leaves, retain_graph=True)
+    total = 0
+    for leaf, grad in zip(leaves, grads):
+        places = leaf.shape[-2] * leaf.shape[-1]
+        stage = places * (leaf.detach() * grad).sum(1, keepdim=True)
+        if stage.shape[-2:] != size:
+            stage = F.interpolate(stage, size=size, mode='bilinear', align_corners=False)
+        total = total + stage
+    return total.squeeze(1).clamp_(min=0)
