@@ -1,9 +1,279 @@
-"""Every accommodation to a version of the stack, each with its reason and when it can go."""
+"""Every accommodation to a version of the stack, each with its reason and when it can go.
+
+:func:`apply` runs when ``mhc_plugin`` is imported and changes only what is the matter here; the
+functions of the second half are called by ``mhc_plugin.apis`` where there is no GPU.
+"""
+import difflib
+import os.path as osp
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+PACKAGE = 'mhc_plugin'
+# Distributions that write the same files.
+FORKS = dict(mmengine='onedl-mmengine', mmcv='onedl-mmcv', mmpretrain='onedl-mmpretrain')
+RELEASED = dict(
+    mmengine=('mmengine', 'mmengine-lite'),
+    mmcv=('mmcv', 'mmcv-lite', 'mmcv-full'),
+    mmpretrain=('mmpretrain', ))
+HOW_TO_INSTALL = (f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
+                  f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.')
 
 
 def check_stack() -> None:
-    pass
+    """Make sure that the packages below this one can be used together.
+
+    Raises:
+        ImportError: If one is missing or fails to import, torch and torchvision do not fit each
+            other, or the released packages and their forks are installed side by side.
+    """
+    for module, fork in FORKS.items():
+        released = [name for name in RELEASED[module] if _is_distribution(name)]
+        if released and _is_distribution(fork):
+            raise ImportError(f'Both {released[0]} and {fork} are installed and overwrite each '
+                              f"other's files. {HOW_TO_INSTALL}")
+    for module in ('torch', 'torchvision', *FORKS):
+        try:
+            with warnings.catch_warnings():
+                # mmcv-lite is what the extra brings, and nothing here needs full mmcv.
+                warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+                import_module(module)
+        except Exception as error:
+            hint = (' torch and torchvision must come from the same source and fit each other.'
+                    if module == 'torchvision' else '')
+            raise ImportError(
+                f'{PACKAGE} needs {module}, but importing it failed with '
+                f'"{type(error).__name__}: {error}".{hint} {HOW_TO_INSTALL}') from error
 
 
+def _is_distribution(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+@cache
 def apply() -> None:
-    pass
+    """Make MMEngine and MMPretrain work on this machine and know this package."""
+    allow_mmengine_checkpoints()
+    replace_pkg_resources()
+    open_config_package()
+    register_models_by_name()
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read what an MMEngine checkpoint holds, and no more.
+
+    Reason: torch 2.6 made ``weights_only=True`` the default; MMEngine 0.10.7 calls ``torch.load``
+    without it, and its checkpoints hold the log's ``HistoryBuffer`` and NumPy arrays. Can go when
+    MMEngine reads its own checkpoints on torch 2.6 and later, as onedl-mmengine does.
+    """
+    import mmengine.runner.checkpoint as mmengine_checkpoint
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    if hasattr(mmengine_checkpoint, 'get_torch_safe_globals'):
+        return
+
+    def history_buffer_attr(obj: Any, name: str) -> Any:
+        # A HistoryBuffer is pickled with its own four methods, by way of `getattr`, which must not
+        # be allowed as it is: it gives access to anything.
+        if obj is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+            return getattr(HistoryBuffer, name)
+        raise ValueError(f'A checkpoint must not ask for attribute {name!r} of {obj!r}.')
+
+    core = 'numpy._core' if find_spec('numpy._core') else 'numpy.core'
+    multiarray = import_module(f'{core}.multiarray')
+    scalar_types = ('?', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype, (history_buffer_attr, 'builtins.getattr'),
+        # A checkpoint of NumPy 1 names `numpy.core`, one of NumPy 2 `numpy._core`.
+        *[(getattr(multiarray, function), f'{module}.multiarray.{function}')
+          for function in ('_reconstruct', 'scalar') for module in ('numpy._core', 'numpy.core')],
+        *{type(np.dtype(name)) for name in scalar_types},
+    ])
+
+
+def replace_pkg_resources() -> None:
+    """Find installed packages without ``pkg_resources``.
+
+    Reason: MMEngine 0.10.7 imports ``pkg_resources`` for ``_base_ = 'mmpretrain::...'``, and
+    setuptools 82 has dropped it. Can go when MMEngine uses ``importlib.metadata``, as
+    onedl-mmengine does.
+    """
+    import mmengine.config.config
+    import mmengine.hub.hub
+    import mmengine.utils.package_utils
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    uses_it = 'pkg_resources' in mmengine.utils.package_utils.is_installed.__code__.co_names
+    if not uses_it or find_spec('pkg_resources') is not None:
+        return
+
+    def origin(package: str) -> str | None:
+        names = [module for module, name in MODULE2PACKAGE.items() if name == package]
+        spec = find_spec(names[0] if names else package)
+        return None if spec is None else spec.origin
+
+    def is_installed(package: str) -> bool:
+        return origin(package) is not None
+
+    def get_installed_path(package: str) -> str:
+        path = origin(package)
+        if path is None:
+            raise ModuleNotFoundError(f'{package} is not installed.')
+        return osp.dirname(path)
+
+    users = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config,
+             mmengine.hub.hub)
+    for user in users:
+        for function in (is_installed, get_installed_path):
+            if hasattr(user, function.__name__):
+                setattr(user, function.__name__, function)
+
+
+def config_root() -> Path:
+    """The folder that holds ``configs`` and ``model-index.yml``.
+
+    It is ``mhc_plugin/.mim`` in a plain install and the checkout in an editable one, where
+    nothing is copied.
+    """
+    package = Path(__file__).parent
+    installed = package / '.mim'
+    return installed if installed.is_dir() else package.parent
+
+
+def config_file(name: str) -> Path:
+    """Find a config of this package.
+
+    Args:
+        name (str): Its path below ``configs``, with or without ``.py``.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileNotFoundError: If there is none; the message names the closest ones.
+    """
+    root = config_root() / 'configs'
+    path = root / (name if osp.splitext(name)[1] else f'{name}.py')
+    if path.is_file():
+        return path
+    known = [file.relative_to(root).as_posix() for file in root.rglob('*.py')]
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f' Did you mean {" or ".join(close)}?' if close else f' Configs are in {root}.'
+    raise FileNotFoundError(f'There is no config {PACKAGE}::{name}.{hint}')
+
+
+def open_config_package() -> None:
+    """Make ``_base_ = 'mhc_plugin::mhc/<config>.py'`` work.
+
+    Reason: MMEngine's table of packages is fixed, it takes the package's name for the scope of
+    the registry (ours is MMPretrain's), and does not find the package of an editable install. Can
+    go when MMEngine lets a package declare its configs and scope.
+    """
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    original = Config._get_cfg_path
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, _, name = cfg_path.partition('::')
+        if package != PACKAGE or not name:
+            return original(cfg_path, filename)
+        return str(config_file(name)), 'mmpretrain'
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+    MODULE2PACKAGE[PACKAGE] = PACKAGE
+
+
+def register_models_by_name() -> None:
+    """Let MMPretrain's ``get_model`` and ``list_models`` know the configs of this package.
+
+    Reason: ``ModelHub`` reads the index of MMPretrain alone. Ours is read, as MMPretrain's is, when
+    a model is first asked for. Can go when MMPretrain lets a package announce its index.
+    """
+    from mmpretrain.apis.model import ModelHub
+
+    original = ModelHub._register_mmpretrain_models.__func__
+    registered = []
+
+    def register(cls: type) -> None:
+        original(cls)
+        if not registered:
+            registered.append(True)
+            root = config_root()
+            cls.register_model_index(root / 'model-index.yml', config_prefix=root)
+
+    ModelHub._register_mmpretrain_models = classmethod(register)
+
+
+def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:
+    """Start the processes' group as MMEngine does, and with gloo where there is no GPU.
+
+    Reason: MMEngine's ``init_dist`` sets a CUDA device whether there is one or not. Can go when
+    it does so only with CUDA.
+
+    Args:
+        launcher (str): ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        dist_cfg (dict, optional): ``env_cfg.dist_cfg`` of the config: backend, timeout and more.
+    """
+    from mmengine.device import get_device
+    from mmengine.dist import init_dist
+
+    dist_cfg = dict(dist_cfg or {})
+    if get_device() != 'cpu':
+        init_dist(launcher, **dist_cfg)
+        return
+    dist_cfg['backend'] = 'gloo'
+    with _without_cuda_device():
+        init_dist(launcher, **dist_cfg)
+
+
+@contextmanager
+def _without_cuda_device() -> Iterator[None]:
+    """Make ``torch.cuda.set_device`` do nothing."""
+    import torch
+
+    original = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = original
+
+
+def adapt_to_cpu(cfg: Any) -> None:
+    """Change a config so that it trains and tests without a GPU.
+
+    Each change has its reason and can go when that is gone:
+
+    - MMEngine hands ``device_ids`` to ``DistributedDataParallel``, which refuses them on CPU.
+    - ``AmpOptimWrapper`` insists on a GPU; on CPU autocast needs no scaling of the loss.
+    - torch warns at every data loader that pins memory without an accelerator.
+
+    Args:
+        cfg (Config): Changed in place. ``cfg.launcher`` must be set.
+    """
+    if cfg.launcher != 'none':
+        wrapper = cfg.setdefault('model_wrapper_cfg', {})
+        wrapper.setdefault('type', 'MMDistributedDataParallel')
+        wrapper.setdefault('device_ids', None)
+        wrapper.setdefault('broadcast_buffers', False)
+        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+    optim_wrapper = cfg.get('optim_wrapper') or {}
+    if optim_wrapper.get('type') == 'AmpOptimWrapper':
+        optim_wrapper['type'] = 'mmpretrain.CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            optim_wrapper.pop(key, None)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name):
+            cfg[name]['pin_memory'] = False

@@ -1,1 +1,3 @@
+"""Hooks and optimizer wrappers."""
 from .hooks import *
+from .optimizers import *

@@ -1,0 +1,132 @@
+"""Testing, as ``tools/test.py`` does it."""
+# ruff: noqa: PT028 (`test` is not a test of pytest)
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+
+from .config import load_config
+from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
+from .errors import explain_downloads
+from .tables import metrics_table
+
+
+def test(cfg: Config | str | os.PathLike,
+         checkpoint: str | os.PathLike,
+         *,
+         work_dir: str | os.PathLike | None = None,
+         out: str | os.PathLike | None = None,
+         out_item: str | None = None,
+         amp: bool = False,
+         show_dir: str | os.PathLike | None = None,
+         show: bool = False,
+         interval: int = 1,
+         wait_time: float = 2,
+         pin_memory: bool = True,
+         tta: bool = False,
+         launcher: str = 'none') -> dict[str, Any]:
+    """Test a checkpoint and log a table of its scores.
+
+    Args:
+        cfg (Config | str | PathLike): A config, which is left as it is, or what
+            :func:`load_config` takes.
+        checkpoint (str | PathLike): A file or URL.
+        work_dir (str | PathLike, optional): Folder of logs. Defaults to None, which means the
+            config's, or ``work_dirs/<name of the config>``.
+        out (str | PathLike, optional): File to write predictions (``.pkl``) or metrics
+            (``.json``, ``.yaml``, ``.pkl``) to. Defaults to None.
+        out_item (str, optional): What to write, ``'pred'`` or ``'metrics'``. Defaults to None,
+            which means predictions.
+        amp (bool): Mixed precision: float16 on CUDA, bfloat16 on CPU. Defaults to False.
+        show_dir (str | PathLike, optional): Folder for images with predictions drawn on them.
+            Defaults to None.
+        show (bool): Show them in a window. Defaults to False.
+        interval (int): Draw one of so many images. Defaults to 1.
+        wait_time (float): Seconds to show an image. Defaults to 2.
+        pin_memory (bool): Let data loaders pin memory where there is a GPU. Defaults to True.
+        tta (bool): Average over test-time augmentation: the config's ``tta_pipeline`` and
+            ``tta_model``, or else the image and its mirror image. Defaults to False.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to
+            ``'none'``.
+
+    Returns:
+        dict[str, Any]: The metrics.
+
+    Raises:
+        FileNotFoundError: If a config, checkpoint or data set does not exist.
+        ConnectionError: If the checkpoint cannot be downloaded.
+        ValueError: If settings do not fit together.
+    """
+    cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
+    _check(checkpoint, out, out_item, tta, show or show_dir is not None)
+    set_work_dir(cfg, work_dir)
+    cfg.load_from, cfg.resume = os.fspath(checkpoint), False
+    if 'pretrained' in cfg.model.get('backbone', {}):
+        # timm's models download when they are built; the checkpoint holds the weights.
+        cfg.model.backbone.pretrained = False
+    if amp:
+        cfg.test_cfg.fp16 = True
+    if show or show_dir is not None:
+        hooks = cfg.setdefault('default_hooks', {})
+        hooks.setdefault('visualization', dict(type='VisualizationHook')).update(
+            enable=True, show=show, wait_time=wait_time, interval=interval,
+            out_dir=None if show_dir is None else os.fspath(show_dir))
+    if tta:
+        _set_tta(cfg)
+    set_loader_defaults(cfg, ('test_dataloader', ), pin_memory, persistent_workers=None)
+    start_processes(cfg, launcher)
+
+    with explain_downloads(cfg):
+        runner = build_runner(cfg)
+        if out is not None and out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=os.fspath(out)))
+        metrics = runner.test()
+    if out is not None:
+        if out_item == 'metrics' and is_main_process():
+            mmengine.dump(metrics, os.fspath(out))
+        runner.logger.info(f'Wrote {out_item or "pred"} to {out}.')
+    metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+    runner.logger.info(f'{checkpoint}:\n{metrics_table(metrics, metainfo.get("classes"))}')
+    return metrics
+
+
+def _check(checkpoint: str | os.PathLike, out: str | os.PathLike | None, out_item: str | None,
+           tta: bool, draws: bool) -> None:
+    """Raise where the arguments do not fit, before anything is built."""
+    if out_item not in ('pred', 'metrics', None):
+        raise ValueError("Expected argument `out_item` to be one of ('pred', 'metrics', None), but "
+                         f'got {out_item!r}.')
+    if out is None and out_item is not None:
+        raise ValueError(f'Expected argument `out`, the file to write {out_item!r} to.')
+    suffixes = ('.pkl', '.pickle')
+    if out_item == 'metrics':
+        suffixes += ('.json', '.yaml', '.yml')
+    if out is not None and Path(out).suffix not in suffixes:
+        raise ValueError(f'Expected argument `out` to end in one of {suffixes}, but got '
+                         f'{os.fspath(out)!r}.')
+    if tta and draws:
+        raise ValueError('Expected one of `tta` and `show`/`show_dir`: a sample has several images '
+                         'under test-time augmentation.')
+    if '://' not in os.fspath(checkpoint) and not Path(checkpoint).expanduser().is_file():
+        raise FileNotFoundError(f'There is no checkpoint {os.fspath(checkpoint)}.')
+
+
+def _set_tta(cfg: Config) -> None:
+    """Put the test-time augmentation of the config, or a flip, in the place of its pipeline."""
+    if 'tta_model' not in cfg:
+        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
+    dataset = cfg.test_dataloader.dataset
+    if 'tta_pipeline' not in cfg:
+        *steps, pack = copy.deepcopy(dataset.pipeline)
+        # The first one's annotation is kept, so that it must be the image as it is.
+        flips = [dict(type='RandomFlipWithCells', prob=p) for p in (0., 1.)]
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+    if 'visualization' in cfg.get('default_hooks', {}):
+        cfg.default_hooks.visualization.enable = False

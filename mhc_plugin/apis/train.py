@@ -1,0 +1,171 @@
+"""Training, as ``tools/train.py`` does it."""
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from .backbone_weights import load_backbone, replace_pretrained
+from .checkpoints import newest_readable, what_is_wrong
+from .config import load_config
+from .environment import (
+    build_runner,
+    set_loader_defaults,
+    set_work_dir,
+    split_total_batch,
+    start_processes,
+)
+from .errors import explain_downloads
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves.
+
+    Attributes:
+        checkpoint (Path, optional): The last checkpoint.
+        metrics (dict[str, float]): What the last validation gave.
+        best_checkpoint (Path, optional): The best checkpoint, where the config saves one.
+        runner (Runner): The runner, with the trained model.
+    """
+    checkpoint: Path | None
+    metrics: dict[str, float]
+    best_checkpoint: Path | None
+    runner: Runner
+
+
+def train(cfg: Config | str | os.PathLike,
+          *,
+          work_dir: str | os.PathLike | None = None,
+          resume: bool | str | os.PathLike = False,
+          amp: bool = False,
+          no_validate: bool = False,
+          auto_scale_lr: bool = False,
+          pin_memory: bool = True,
+          persistent_workers: bool = True,
+          launcher: str = 'none',
+          seed: int | None = None,
+          backbone_weights: str | os.PathLike | None = None) -> TrainResult:
+    """Train a model.
+
+    Whatever the config, epochs are made reproducible (:class:`ReproducibleEpochHook`) and batch
+    statistics agree between processes (:class:`SyncTrainedBuffersHook`).
+
+    Args:
+        cfg (Config | str | PathLike): A config, which is left as it is, or what
+            :func:`load_config` takes.
+        work_dir (str | PathLike, optional): Folder of logs and checkpoints. Defaults to None,
+            which means the config's, or ``work_dirs/<name of the config>``.
+        resume (bool | str | PathLike): A checkpoint to go on from, or True for the newest readable
+            one of ``work_dir``. Defaults to False.
+        amp (bool): Mixed precision: float16 on CUDA, bfloat16 on CPU. Defaults to False.
+        no_validate (bool): Do not validate during training. Defaults to False.
+        auto_scale_lr (bool): Scale the learning rate by the batch size of all processes over
+            ``auto_scale_lr.base_batch_size``. Defaults to False.
+        pin_memory (bool): Let data loaders pin memory where there is a GPU. Defaults to True.
+        persistent_workers (bool): Keep the loaders' workers between epochs. Defaults to True.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to
+            ``'none'``. Where ``train_dataloader.batch_size`` is the config's
+            ``total_batch_size``, each process takes its share of it.
+        seed (int, optional): Seed in the place of the config's. Defaults to None.
+        backbone_weights (str | PathLike, optional): A checkpoint of the backbone or of a model
+            that has it, or ``'none'`` for random weights, in the place of the published ones.
+            Defaults to None, which means ``backbone_weights`` of the config, if it has any.
+
+    Returns:
+        TrainResult: Where the checkpoint is and what it scored.
+
+    Raises:
+        FileNotFoundError: If a config, checkpoint or data set does not exist.
+        ConnectionError: If weights cannot be downloaded.
+        ValueError: If settings do not fit together, or no checkpoint can be read.
+    """
+    cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
+    set_work_dir(cfg, work_dir)
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('Expected the config to set `auto_scale_lr.base_batch_size`, from '
+                             'which the learning rate could be scaled.')
+        cfg.auto_scale_lr.enable = True
+    weights = backbone_weights or cfg.get('backbone_weights')
+    if weights:
+        replace_pretrained(cfg, weights)
+    set_loader_defaults(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader'),
+                        pin_memory, persistent_workers)
+    notes = _set_resume(cfg, resume)
+    _set_hooks(cfg)
+    start_processes(cfg, launcher)
+    split_total_batch(cfg)
+
+    with explain_downloads(cfg):
+        runner = build_runner(cfg)
+        for note in notes:
+            runner.logger.warning(note)
+        if weights and weights != 'none':
+            load_backbone(runner.model, weights)
+        runner.train()
+    return _report(runner)
+
+
+def _set_resume(cfg: Config, resume: bool | str | os.PathLike) -> list[str]:
+    """Choose the checkpoint to go on from, and return what there is to say about it."""
+    if not resume:
+        return []
+    cfg.resume = True
+    if resume not in (True, 'auto'):
+        cfg.load_from = os.fspath(resume)
+        path = Path(resume)
+        if '://' in cfg.load_from:
+            return []
+        if not path.is_file():
+            raise FileNotFoundError(f'There is no checkpoint {path} to resume from.')
+        problem = what_is_wrong(path)
+        if problem is not None:
+            raise ValueError(f'Checkpoint {path} cannot be resumed from: {problem}.')
+        return []
+    path, damaged = newest_readable(Path(cfg.work_dir))
+    if path is None:
+        cfg.resume = False
+        return [f'{cfg.work_dir} holds no checkpoint yet: training starts from the beginning.']
+    cfg.load_from = str(path)
+    return [f'Cannot resume from {problem}. Falling back to {path}.' for problem in damaged]
+
+
+def _set_hooks(cfg: Config) -> None:
+    """Add the hooks that any training gets; a config may replace them under the same names."""
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.setdefault('reproducible_epoch', dict(type='mmpretrain.ReproducibleEpochHook'))
+    hooks.setdefault('sync_trained_buffers', dict(type='mmpretrain.SyncTrainedBuffersHook'))
+
+
+def _report(runner: Runner) -> TrainResult:
+    """Say where the checkpoint is and what it scored."""
+    checkpoint = best = None
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            checkpoint, best = hook.last_ckpt, getattr(hook, 'best_ckpt_path', None)
+    metrics = {
+        name.removeprefix('val/'): float(history.current())
+        for name, history in runner.message_hub.log_scalars.items()
+        if name.startswith('val/') and name not in ('val/time', 'val/data_time')
+    }
+    scores = ', '.join(f'{name} {value:.2f}' for name, value in metrics.items())
+    if best is not None:
+        runner.logger.info(f'Best checkpoint: {best}')
+    runner.logger.info(f'Last checkpoint: {checkpoint or "none was saved"}')
+    runner.logger.info(f'Last validation: {scores or "none"}')
+    return TrainResult(
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        metrics=metrics,
+        best_checkpoint=Path(best) if best else None,
+        runner=runner)
