@@ -2,6 +2,7 @@
 import re
 
 import torch
+from mmengine.model.weight_init import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
@@ -95,3 +96,5 @@ class EfficientNetLite0Init:
                 f'others of the names {missing[:5]}, other shapes at {sorted(shapes)[:5]}, and '
                 f'lacks the layers {sorted(left_over - {"classifier"})}.')
         model.load_state_dict({name: source[name] for name in own})
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, 'EfficientNetLite0: ImageNet weights')

@@ -51,16 +51,13 @@ class FrozenBackboneClassifier(ImageClassifier):
         self.freeze()
 
     @property
-    def frozen_modules(self) -> list[nn.Module]:
-        """The backbone, and the neck if it has no parameters."""
-        modules = [self.backbone]
-        if self.with_neck and not any(True for _ in self.neck.parameters()):
-            modules.append(self.neck)
-        return modules
+    def with_frozen_neck(self) -> bool:
+        """Whether there is a neck, and it has no parameters to train."""
+        return self.with_neck and next(self.neck.parameters(), None) is None
 
     def freeze(self) -> None:
         """Take the backbone's parameters out of training and put it into ``eval()``."""
-        for module in self.frozen_modules:
+        for module in [self.backbone, self.neck] if self.with_frozen_neck else [self.backbone]:
             module.requires_grad_(False)
             # BaseBackbone.train returns None, so this does not chain.
             module.eval()
@@ -99,8 +96,8 @@ class FrozenBackboneClassifier(ImageClassifier):
             feats = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
             if stage == 'backbone':
                 return feats
-            if self.neck in self.frozen_modules:
+            if self.with_frozen_neck:
                 feats = self.neck(feats)
-        if self.with_neck and self.neck not in self.frozen_modules:
+        if self.with_neck and not self.with_frozen_neck:
             feats = self.neck(feats)
         return feats if stage == 'neck' else self.head.pre_logits(feats)

@@ -123,7 +123,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """The pooled features, concatenated over stages, ``(N, D)``."""
-        return torch.cat([self.global_pool(x) for x in self.pre_pool(feats)], 1)
+        return concatenate([self.global_pool(x) for x in self.pre_pool(feats)])
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Give the logits of all classes.
@@ -186,10 +186,10 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
                 f'{[tuple(x.shape) for x in feats]}. Pooled features have lost the positions.')
         contributions = [self.global_pool.contributions(x) for x in maps]
         size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
-        contributions = torch.cat([
+        contributions = concatenate([
             x if x.shape[2:] == size else F.interpolate(
                 x, size, mode='bilinear', align_corners=False) for x in contributions
-        ], 1)
+        ])
         return self.to_class_order(self.spread_logits(maps, contributions)).clamp(min=0)
 
     def spread_logits(self, maps: list[Tensor], contributions: Tensor) -> Tensor:
@@ -237,8 +237,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self._is_init = True
 
     def _split_head(self, head: int) -> SplitHead:
-        return SplitHead(self.feeds.heads[head], self._split_convs(head), GlobalPool(self.pool, self.lse_r),
-                         self._split_fc(head))
+        return SplitHead(self.feeds.heads[head], self._split_convs(head),
+                         GlobalPool(self.pool, self.lse_r), self._split_fc(head))
 
     def _split_convs(self, head: int) -> list[nn.Module]:
         return [nn.Identity() for _ in self.feeds.heads[head]]
@@ -248,3 +248,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
     def _stack_head(self, index: int, head: SplitHead) -> None:
         self.fc.load(index, head.fc[-1])
+
+
+def concatenate(parts: list[Tensor]) -> Tensor:
+    """Concatenate along channels, without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

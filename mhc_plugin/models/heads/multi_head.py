@@ -2,12 +2,11 @@
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import FusedLinear, PerHeadGather
-from .base import BaseMultiHeadClsHead
+from .base import BaseMultiHeadClsHead, concatenate
 from .split import SplitHead
 
 
@@ -69,7 +68,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
     def spread_logits(self, maps: list[Tensor], contributions: Tensor) -> Tensor:
         if not self.hidden:
             return super().spread_logits(maps, contributions)
-        gradient = self._gradient(torch.cat([self.global_pool(x) for x in maps], 1))
+        gradient = self._gradient(concatenate([self.global_pool(x) for x in maps]))
         gathered = self.gather(contributions).flatten(2)
         if self.gather.shared:
             spread = gradient.flatten(1, 2) @ gathered

@@ -1,0 +1,15 @@
+_base_ = [
+    '../_base_/models/swin-tiny.py',
+    '../_base_/datasets/openimages.py',
+    '../_base_/schedules/sgd_1000e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        _delete_=True,
+        type='MultiLabelLinearClsHead',
+        num_classes=10,
+        in_channels=768,
+        loss=dict(type='PerHeadBCELoss', head_reduction='sum')))

@@ -1,0 +1,387 @@
+"""One harness through which every head and every option goes."""
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import nn
+
+import mhc_plugin  # noqa: F401
+
+CLASSES = 7
+GROUPS = [[2, 0], [1], [4, 3, 5], [6]]
+STAGES = [(0, ), (1, ), (1, 0), 1, 0, 0, 1]
+POOLS = ('avg', 'max', 'lse')
+CONNECTIONS = ('all', 'channels', 'stages')
+FC_OPTIONS = [dict(), dict(hidden_channels=(6, 5))]
+CONV_OPTIONS = [
+    dict(conv_channels=4),
+    dict(conv_channels=4, num_convs=0),
+    dict(conv_channels=4, num_convs=2, kernel_size=5, norm_cfg=dict(type='GN', num_groups=2)),
+    dict(conv_channels=4, norm_cfg=None, act_cfg=dict(type='LeakyReLU', negative_slope=0.2)),
+    dict(conv_channels=None, num_convs=2, act_cfg=dict(type='Sigmoid')),
+    dict(conv_channels=4, norm_cfg=dict(type='IN', affine=True)),
+    dict(conv_channels=4, norm_cfg=None, act_cfg=None),
+]
+
+
+def cases():
+    """Every option with every connection and grouping, the default one with every pool."""
+    for connection, groups in itertools.product(CONNECTIONS, (None, GROUPS)):
+        heads = [('MultiHeadClsHead', o) for o in FC_OPTIONS]
+        heads += [('ConvMultiHeadClsHead', o) for o in CONV_OPTIONS]
+        if groups is None:
+            heads += [('ConvClsHead', o) for o in CONV_OPTIONS]
+        for i, (name, option) in enumerate(heads):
+            default = option in (FC_OPTIONS[0], CONV_OPTIONS[0])
+            for pool in POOLS if default else (POOLS[i % 3], ):
+                cfg = dict(type=name, connection=connection, pool=pool, **option)
+                cfg['in_channels'] = (8, 13) if connection == 'stages' else 20
+                if groups is not None:
+                    cfg['head_groups'] = groups
+                if connection == 'stages':
+                    cfg['head_stages'] = [(0, 1)] if name == 'ConvClsHead' else (
+                        STAGES if groups is None else STAGES[:4])
+                yield cfg
+
+
+def case_id(cfg):
+    return '-'.join(str(v) for k, v in cfg.items() if k not in ('in_channels', 'head_stages'))
+
+
+def build(cfg, seed=0, randomise=True, **kwargs):
+    torch.manual_seed(seed)
+    head = MODELS.build(dict(cfg, num_classes=CLASSES, **kwargs))
+    if randomise:  # biases and norms start at 0 and 1, where mistakes can hide
+        for split in (heads := head.split_heads()):
+            for p in split.parameters():
+                nn.init.normal_(p, std=0.5)
+        head.stack_heads(heads)
+    return head
+
+
+def features(cfg, dtype=torch.float64, n=5):
+    shapes = [(8, 10, 8), (13, 5, 4)] if cfg['connection'] == 'stages' else [(20, 5, 4)]
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(n, *s, generator=generator, dtype=dtype) for s in shapes)
+
+
+def samples(n=5):
+    score = torch.randint(0, 2, (n, CLASSES), generator=torch.Generator().manual_seed(2)).float()
+    return [DataSample().set_gt_score(s) for s in score]
+
+
+def split_logits(head, splits, feats):
+    logits = feats[0].new_empty(len(feats[0]), CLASSES)
+    for group, split in zip(head.head_groups, splits):
+        logits[:, group] = split(feats)
+    return logits
+
+
+ALL = list(cases())
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+@pytest.mark.parametrize('training', [True, False])
+def test_fused_equals_split(cfg, training):
+    head = build(cfg).double().train(training)
+    splits = head.split_heads()
+    feats = features(cfg)
+    fused_feats = tuple(f.clone().requires_grad_() for f in feats)
+    split_feats = tuple(f.clone().requires_grad_() for f in feats)
+
+    fused = head(fused_feats)
+    split = split_logits(head, splits, split_feats)
+    assert fused.shape == (5, CLASSES)
+    torch.testing.assert_close(fused, split, rtol=0, atol=1e-10)
+
+    target = torch.stack([s.gt_score for s in samples()]).double()
+    loss = head.loss(fused_feats, samples())['loss']
+    reference = F.binary_cross_entropy_with_logits(split, target, reduction='none').mean(0).sum()
+    torch.testing.assert_close(loss, reference, rtol=0, atol=1e-10)
+
+    loss.backward()
+    reference.backward()
+    for a, b in zip(fused_feats, split_feats):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-10)
+    # Gradients are stacked as parameters are: write them into copies and compare the stacks.
+    gradients = copy.deepcopy(head)
+    for source, split in zip(splits, splits_of_gradients := gradients.split_heads()):
+        for p, q in zip(source.parameters(), split.parameters()):
+            q.data.copy_(p.grad)
+    stacked = copy.deepcopy(head)
+    with torch.no_grad():
+        for p in stacked.parameters():
+            p.zero_()
+    stacked.stack_heads(splits_of_gradients)
+    for (name, p), q in zip(head.named_parameters(), stacked.parameters()):
+        torch.testing.assert_close(p.grad, q, rtol=0, atol=1e-10, msg=name)
+    if training:  # two passes of the fused head, one of the split ones
+        for split in splits:
+            split(feats)
+        moved = copy.deepcopy(head)
+        moved.stack_heads(splits)
+        for (name, a), b in zip(head.named_buffers(), moved.buffers()):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_state_goes_both_ways(cfg):
+    head, other = build(cfg), build(cfg, seed=5)
+    other.stack_heads(head.split_heads())
+    for (name, a), b in zip(head.state_dict().items(), other.state_dict().values()):
+        assert torch.equal(a, b), name
+    third = build(cfg, seed=6)
+    third.load_state_dict(head.state_dict())
+    feats = features(cfg, torch.float32)
+    assert torch.equal(third.eval()(feats), head.eval()(feats))
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_training_step_moves_every_parameter_and_no_padding(cfg):
+    head = build(cfg)
+    start = copy.deepcopy(head)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
+    feats, losses = features(cfg, torch.float32), []
+    for _ in range(3):
+        loss = head.loss(feats, samples())['loss']
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    for (name, p), q in zip(head.named_parameters(), start.parameters()):
+        assert not torch.equal(p, q), name
+    start.stack_heads(head.split_heads())
+    for (name, p), q in zip(head.named_parameters(), start.parameters()):
+        assert torch.equal(p, q), f'{name} moved where no head has a parameter'
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_autocast_stays_close(cfg):
+    head = build(cfg).eval()
+    feats = features(cfg, torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = head(feats)
+        loss = head.loss(feats, samples())['loss']
+    assert loss.dtype == torch.float32
+    expected = head(feats)
+    tolerance = 0.1 * expected.abs().max().item()
+    torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=tolerance)
+
+
+@pytest.mark.parametrize('cfg', ALL[::5], ids=case_id)
+def test_graph_is_whole_and_exports(cfg):
+    head = build(cfg).eval()
+    feats = features(cfg, torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(head.forward, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(compiled(feats), head(feats))
+    exported = torch.export.export(head, (feats, ))
+    torch.testing.assert_close(exported.module()(feats), head(feats))
+
+
+# ---- references written out by hand
+
+
+def pooled_by_hand(x, pool):
+    if pool == 'avg':
+        return x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+    if pool == 'max':
+        return x.amax((2, 3))
+    return ((10 * x).exp().mean((2, 3))).log() / 10
+
+
+@pytest.mark.parametrize('pool', POOLS)
+@pytest.mark.parametrize('classes', [1, 3, 7, 20])
+def test_channel_slices_are_those_of_the_paper(pool, classes):
+    head = MODELS.build(dict(type='MultiHeadClsHead', num_classes=classes, in_channels=20,
+                             connection='channels', pool=pool)).double()
+    x = torch.randn(4, 20, 3, 3, dtype=torch.float64)
+    for c, split in enumerate(head.split_heads()):
+        part = slice(c * 20 // classes, (c + 1) * 20 // classes)
+        linear = split.fc[-1]
+        assert linear.weight.shape == (1, part.stop - part.start)
+        expected = pooled_by_hand(x[:, part], pool) @ linear.weight.T + linear.bias
+        torch.testing.assert_close(head((x, ))[:, c:c + 1], expected)
+
+
+def test_multifc_on_all_channels_is_one_linear_layer():
+    head = MODELS.build(dict(type='MultiHeadClsHead', num_classes=3, in_channels=6))
+    baseline = MODELS.build(dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=6))
+    baseline.fc.weight.data.copy_(head.fc.weight.flatten(0, 1))
+    baseline.fc.bias.data.copy_(head.fc.bias.flatten())
+    x = torch.randn(4, 6, 5, 5)
+    torch.testing.assert_close(head((x, )), baseline((x.mean((2, 3)), )))
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_class_maps_are_feature_times_gradient(cfg):
+    head = build(cfg).double().eval()
+    feats = features(cfg)
+    maps = head.class_maps(feats)
+    pooled_maps = [x.detach().requires_grad_() for x in head.pre_pool(feats)]
+    logits = head.to_class_order(head.classify(head.gather_pooled(
+        torch.cat([head.global_pool(x) for x in pooled_maps], 1))).flatten(1))
+    size = max((x.shape[2:] for x in pooled_maps), key=lambda s: s[0] * s[1])
+    for c in range(CLASSES):
+        expected = 0
+        for x, g in zip(pooled_maps, torch.autograd.grad(
+                logits[:, c].sum(), pooled_maps, retain_graph=True)):
+            part = x.shape[2] * x.shape[3] * (x * g).sum(1, keepdim=True)
+            expected = expected + F.interpolate(part, size, mode='bilinear', align_corners=False)
+        torch.testing.assert_close(maps[:, c], expected[:, 0].clamp(min=0), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_reduced_features_give_the_same_logits(cfg):
+    head = build(cfg).eval()
+    feats = (torch.zeros(5, 1, 2, 2), *features(cfg, torch.float32))
+    if cfg['connection'] == 'stages':
+        feats = feats[1:]
+    reduced = head.reduce_features(feats)
+    assert len(reduced) == len(feats)
+    assert all(x.dim() == 2 for x in reduced) or head.needs_maps
+    torch.testing.assert_close(head(reduced), head(feats))
+
+
+# ---- initialisation
+
+
+@pytest.mark.parametrize('name', ['MultiHeadClsHead', 'ConvMultiHeadClsHead', 'ConvClsHead'])
+def test_default_initialisation_is_that_of_one_head(name):
+    head = MODELS.build(dict(type=name, num_classes=40, in_channels=64))
+    head.init_weights()
+    assert head.fc.weight.std().item() == pytest.approx(0.01, rel=0.15)
+    assert not head.fc.bias.any()
+    if name != 'MultiHeadClsHead':
+        for block in head.convs[0].blocks:
+            k, width = block.conv.kernel_size, max(block.conv.out_channels)
+            fan_out = width * k * k
+            assert block.conv.weight.std().item() == pytest.approx((2 / fan_out)**0.5, rel=0.1)
+
+
+def test_init_cfg_means_the_layers_of_split_heads():
+    init = [dict(type='Xavier', layer='Conv2d', distribution='uniform'),
+            dict(type='Constant', layer='Linear', val=0.5, bias=2.)]
+    head = MODELS.build(dict(type='ConvMultiHeadClsHead', num_classes=30, in_channels=48,
+                             conv_channels=8, init_cfg=init))
+    head.init_weights()
+    assert (head.fc.weight == 0.5).all()
+    assert (head.fc.bias == 2.).all()
+    bound = (6 / (48 + 8))**0.5  # of one head's 1 x 1 convolution
+    weight = head.convs[0].blocks[0].conv.weight
+    assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+
+
+def test_head_checkpoint_can_be_named_in_init_cfg(tmp_path):
+    source = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'))
+    torch.save(dict(state_dict={f'head.{k}': v for k, v in source.state_dict().items()}),
+               tmp_path / 'head.pth')
+    head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'), seed=3,
+                 init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'head.pth'),
+                               prefix='head.'))
+    head.init_weights()
+    assert torch.equal(head.fc.weight, source.fc.weight)
+
+
+def test_split_heads_are_copies_with_dtype_and_format_kept():
+    head = build(dict(type='ConvMultiHeadClsHead', in_channels=20, connection='all'))
+    head.to(torch.bfloat16).to(memory_format=torch.channels_last).eval()
+    split = head.split_heads()[1]
+    conv = split.convs[0][3]
+    assert conv.weight.dtype == torch.bfloat16
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not split.training
+    conv.weight.data.zero_()
+    assert head.convs[0].blocks[1].conv.weight.abs().min(0).values.any()
+    assert {type(m) for m in split.modules() if not list(m.children())} >= {
+        nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Linear}
+
+
+# ---- predictions and dropout
+
+
+def test_topk_prediction_breaks_ties_by_the_lower_index():
+    head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'), topk=3)
+    predicted = head._get_predictions(torch.tensor([[0., 1, 1, 1, 1, 0, 0]]), None)[0]
+    assert predicted.pred_label.tolist() == [1, 2, 3]
+
+
+def test_dropout_works_in_training_only():
+    head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'), dropout=0.5)
+    feats = features(dict(connection='all'), torch.float32)
+    assert torch.equal(head.eval()(feats), head(feats))
+    assert not torch.equal(head.train()(feats), head(feats))
+    assert all(isinstance(s.fc[0], nn.Dropout) and s.fc[0].p == 0.5 for s in head.split_heads())
+
+
+# ---- errors
+
+ERRORS = [
+    (dict(num_classes=0), '`num_classes` to be an int of at least 1, but got 0'),
+    (dict(pool='mean'), "`pool` to be one of .* but got 'mean'"),
+    (dict(lse_r=0), '`lse_r` to be above 0'),
+    (dict(dropout=1.), '`dropout` to be in'),
+    (dict(thr=2), '`thr` to be in'),
+    (dict(topk=8), r'`topk` to be in 1\.\.7 \(`num_classes`\), but got 8'),
+    (dict(in_channels=0), '`in_channels` to be an int of at least 1'),
+    (dict(connection='some'), "`connection` to be one of .* but got 'some'"),
+    (dict(head_groups=[[0, 1, 2], [3, 4, 5]]), r'missing: \[6\]'),
+    (dict(head_groups=[[0, 1, 2, 3], [3, 4, 5, 6]]), r'repeated: \[3\]'),
+    (dict(head_groups=[[0, 1, 2, 3], [4, 5, 6, 7]]), r'unknown: \[7\]'),
+    (dict(head_groups=[[0, 1, 2, 3, 4, 5, 6], []]), 'no empty group'),
+    (dict(connection='channels', in_channels=6), '7 heads for 6 channels'),
+    (dict(head_stages=[0] * 7), 'only with `connection="stages"`'),
+    (dict(connection='stages', head_stages=[0] * 7), '`in_channels` to be a sequence'),
+    (dict(connection='stages', in_channels=(3, 4)), 'each of the 7 heads, but got none'),
+    (dict(connection='stages', in_channels=(3, 4), head_stages=[0] * 6), 'but got 6 entries'),
+    (dict(connection='stages', in_channels=(3, 4), head_stages=[2] * 7), r'in 0\.\.1 .* got 2'),
+    (dict(connection='stages', in_channels=(3, 4), head_stages=[(0, 0)] * 7), 'different stages'),
+]
+
+
+@pytest.mark.parametrize('name', ['MultiHeadClsHead', 'ConvMultiHeadClsHead'])
+@pytest.mark.parametrize(('kwargs', 'message'), ERRORS)
+def test_wrong_arguments_are_named(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(dict(type=name, num_classes=CLASSES, in_channels=20), **kwargs))
+
+
+@pytest.mark.parametrize(('name', 'kwargs', 'message'), [
+    ('MultiHeadClsHead', dict(hidden_channels=(0, )), '`hidden_channels` to be ints'),
+    ('ConvMultiHeadClsHead', dict(conv_channels=0), '`conv_channels` to be an int'),
+    ('ConvMultiHeadClsHead', dict(conv_channels=None, num_convs=0), '`num_convs` to be'),
+    ('ConvMultiHeadClsHead', dict(kernel_size=2), '`kernel_size` to be odd'),
+    ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='LN')), '`norm_cfg` to have a type'),
+    ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='GN', num_groups=3)), 'divide'),
+    ('ConvMultiHeadClsHead', dict(act_cfg=dict(type='PReLU')), 'without parameters'),
+    ('ConvClsHead', dict(head_groups=[[0]]), 'takes no `head_groups`'),
+])
+def test_wrong_arguments_of_one_head_are_named(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(type=name, num_classes=CLASSES, in_channels=20, **kwargs))
+
+
+def test_features_that_do_not_fit_are_named():
+    head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'))
+    with pytest.raises(ValueError, match=r'feature -1 to have 20 channels .* but got 19'):
+        head((torch.rand(2, 19, 3, 3), ))
+    with pytest.raises(ValueError, match='a tuple of features'):
+        head(torch.rand(2, 20, 3, 3))
+    with pytest.raises(ValueError, match='shape'):
+        head((torch.rand(2, 20, 3), ))
+    with pytest.raises(ValueError, match='lost the positions'):
+        head.class_maps((torch.rand(2, 20), ))
+    conv = build(dict(type='ConvMultiHeadClsHead', in_channels=20, connection='all'))
+    with pytest.raises(ValueError, match='Take out the pooling neck'):
+        conv((torch.rand(2, 20), ))
+    staged = build(dict(type='MultiHeadClsHead', in_channels=(3, 4), connection='stages',
+                        head_stages=[0] * 7))
+    with pytest.raises(ValueError, match=r'\(2\), but the backbone gives 1'):
+        staged((torch.rand(2, 4, 3, 3), ))
+    with pytest.raises(ValueError, match='7 heads, but got 1'):
+        head.stack_heads(head.split_heads()[:1])

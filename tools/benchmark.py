@@ -1,0 +1,27 @@
+"""Benchmarks: every figure is a median or a ratio of medians, measured in one run.
+
+    python tools/benchmark.py heads
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from benchmarks import heads
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    for module in (heads, ):
+        name = module.__name__.rsplit('.', 1)[-1]
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
+        module.add_arguments(command)
+        command.set_defaults(main=module.main)
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()
+    args.main(args)
