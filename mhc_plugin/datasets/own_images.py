@@ -142,13 +142,13 @@ class CSVMultiLabelDataset(MultiLabelTargets, BaseDataset):
     def _parse(self, row: dict[str, str], where: str) -> dict:
         info = dict(
             img_path=join_path(self.img_prefix, row['file']),
-            gt_label=self._indices(row['labels'], where),
-            unknown_label=self._indices(row.get('unknown_labels', ''), where),
+            gt_label=self._class_indices(row['labels'], where),
+            unknown_label=self._class_indices(row.get('unknown_labels', ''), where),
         )
         _check_labels(info, len(self.CLASSES), where)
         return info
 
-    def _indices(self, text: str, where: str) -> list[int]:
+    def _class_indices(self, text: str, where: str) -> list[int]:
         names = {name.strip() for name in text.split(self.label_separator)} - {''}
         unknown = sorted(names - set(self.CLASSES))
         if unknown:
