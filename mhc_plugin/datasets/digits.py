@@ -18,7 +18,9 @@ class SklearnDigits(BaseDataset):
     The set comes in one piece and does not say who wrote what, so the split is ours: a quarter
     of every class, drawn once with a fixed seed, is for testing. Equal images stay on one side.
 
-    Samples hold ``img``, uint8 ``(8, 8)``, 0 black to 255 white, and ``gt_label``.
+    Samples hold ``img``, uint8 ``(10, 10)``, 0 black to 255 white, and ``gt_label``. The margin
+    of one black pixel is ours: the digits fill their 8 x 8 pixels from top to bottom, and tiles
+    without a margin run into one another.
 
     Args:
         split (str): 'train' or 'test'.
@@ -50,6 +52,7 @@ class SklearnDigits(BaseDataset):
         digits = load_digits()
         # Intensities are whole numbers from 0 to 16.
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        images = np.pad(images, ((0, 0), (1, 1), (1, 1)))
         in_test = _draw_test(images, digits.target)
         wanted = np.flatnonzero(in_test == (self.split == 'test'))
         return [dict(img=images[i], gt_label=int(digits.target[i])) for i in wanted]

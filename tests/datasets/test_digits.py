@@ -8,6 +8,12 @@ from mhc_plugin.datasets import SklearnDigits
 from mhc_plugin.datasets.digits import _draw_test
 
 
+def as_bytes(image):
+    framed = np.zeros((10, 10), np.uint8)
+    framed[1:9, 1:9] = np.round(image * 255 / 16)
+    return framed
+
+
 def pixels(dataset):
     return [dataset.get_data_info(i)['img'] for i in range(len(dataset))]
 
@@ -16,15 +22,14 @@ def test_splits_are_all_digits_once():
     train, test = SklearnDigits('train'), SklearnDigits('test')
     assert (len(train), len(test)) == (1347, 450)
     seen = sorted(img.tobytes() for img in pixels(train) + pixels(test))
-    expected = load_digits().images * 255 / 16
-    assert seen == sorted(np.round(img).astype(np.uint8).tobytes() for img in expected)
+    assert seen == sorted(as_bytes(img).tobytes() for img in load_digits().images)
     assert not {img.tobytes() for img in pixels(train)} & {img.tobytes() for img in pixels(test)}
 
 
 def test_samples_are_grey_bytes_with_the_labels_of_scikit_learn():
     digits = load_digits()
     labels = {
-        np.round(image * 255 / 16).astype(np.uint8).tobytes(): label
+        as_bytes(image).tobytes(): label
         for image, label in zip(digits.images, digits.target)
     }
     dataset = SklearnDigits('test')
@@ -32,7 +37,7 @@ def test_samples_are_grey_bytes_with_the_labels_of_scikit_learn():
     for idx in range(len(dataset)):
         info = dataset.get_data_info(idx)
         assert info['img'].dtype == np.uint8
-        assert info['img'].shape == (8, 8)
+        assert info['img'].shape == (10, 10)
         assert info['gt_label'] == labels[info['img'].tobytes()]
 
 
