@@ -1,0 +1,88 @@
+# The paper's subset of OpenImages: ten classes, images with 2 to 7 of them, at most 10,000 of each
+# split, as even over the classes as can be had.
+#
+# Looked for below MHC_DATA_ROOT (or `data`), as OpenImages' downloader leaves it:
+#     openimages/class-descriptions-boxable.csv
+#     openimages/<split>-annotations-human-imagelabels-boxable.csv, <split>-annotations-bbox.csv
+#     openimages/<split>/<ImageID>.jpg
+# for the splits train and test; other versions' names are found, too. MHC_OPENIMAGES_IMAGES names
+# another folder of images for all splits, below openimages/ if it is relative.
+data_root = '{{$MHC_DATA_ROOT:data}}/openimages'
+image_folder = '{{$MHC_OPENIMAGES_IMAGES:}}'
+
+# The counterparts of the ten VOC classes (see voc.py). On the development data, which has the VOC
+# images' labels under OpenImages' names, they are what choose_classes finds among the counterparts
+# of VOC's twenty:
+#     twenty = ('Airplane', 'Bicycle', 'Bird', 'Boat', 'Bottle', 'Bus', 'Car', 'Cat', 'Chair',
+#               'Cattle', 'Kitchen & dining room table', 'Dog', 'Horse', 'Motorcycle', 'Person',
+#               'Houseplant', 'Sheep', 'Couch', 'Train', 'Television')
+#     train = OpenImagesSubset(data_root, 'train', classes=twenty, image_folder=image_folder)
+#     choose_classes(train.gt_scores(), num_classes=10, min_labels=2, max_labels=7,
+#                    max_images=10_000, seed=0)
+# For other data: python tools/prepare_dataset.py openimages --help
+classes = ('Bottle', 'Car', 'Cat', 'Chair', 'Cattle', 'Dog', 'Horse', 'Person', 'Sheep', 'Couch')
+num_classes = len(classes)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(224, 224)),
+    # Zeros on each side, then a random window.
+    dict(type='RandomCrop', crop_size=224, padding=8),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+
+# Boxes are for scoring class maps; a pipeline that crops drops them.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(224, 224)),
+    dict(type='NormalizeBoxes'),
+    dict(
+        type='PackInputs',
+        algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
+]
+
+# `batch_size` is per process: 128 in total on one.
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(
+        type='OpenImagesSubset',
+        data_root=data_root,
+        split='train',
+        classes=classes,
+        min_labels=2,
+        max_labels=7,
+        max_images=10_000,
+        image_folder=image_folder,
+        pipeline=train_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+
+# The test images serve for validation, too: no setting is chosen by their scores.
+val_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(
+        type='OpenImagesSubset',
+        data_root=data_root,
+        split='test',
+        classes=classes,
+        min_labels=2,
+        max_labels=7,
+        max_images=10_000,
+        with_boxes=True,
+        image_folder=image_folder,
+        test_mode=True,
+        pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(type='TopKMultiLabelMetric', topk=(1, 2, 3, 4, 5), average='macro'),
+    dict(type='MultiLabelMeanAP'),
+]
+test_evaluator = val_evaluator

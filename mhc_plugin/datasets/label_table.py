@@ -1,0 +1,203 @@
+"""Labels and boxes of many images in a few arrays.
+
+A Python list of 1.7 million samples takes gigabytes and is copied into every worker. These tables
+take some bytes per label and are shared: rows of differing length lie one behind the other, and
+``offsets`` says where each begins.
+"""
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def join_chunks(chunks: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """Concatenate along the first axis and empty the list on the way, so memory is not doubled.
+
+    Args:
+        chunks (list[np.ndarray]): Arrays that differ in length alone.
+        like (np.ndarray): An array, perhaps empty, that has their type and other axes.
+    """
+    stop = sum(len(chunk) for chunk in chunks)
+    joined = np.empty((stop, *like.shape[1:]), like.dtype)
+    while chunks:
+        chunk = chunks.pop()
+        joined[stop - len(chunk):stop] = chunk
+        stop -= len(chunk)
+    return joined
+
+
+def _compress(array: np.ndarray, kept: np.ndarray, step: int = 1 << 20) -> np.ndarray:
+    """``array[kept]`` in the memory of ``array``."""
+    end = 0
+    for start in range(0, len(array), step):
+        part = array[start:start + step][kept[start:start + step]]
+        array[end:end + len(part)] = part
+        end += len(part)
+    return array[:end]
+
+
+def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of the chosen rows, and where their entries lie among all entries."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    chosen = np.concatenate([[0], np.cumsum(lengths)])
+    entries = np.arange(chosen[-1]) + np.repeat(offsets[rows] - chosen[:-1], lengths)
+    return chosen, entries
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Labels of ``n`` images; entries equal to ``fill`` are not stored.
+
+    Attributes:
+        offsets (np.ndarray): int64 ``(n + 1,)``; image i has the entries
+            ``offsets[i]:offsets[i + 1]``.
+        classes (np.ndarray): int16 ``(entries,)``, ascending within an image.
+        values (np.ndarray): int8 ``(entries,)`` of 1 (present), 0 (absent), -1 (unknown).
+        num_classes (int): Number of classes.
+        fill (int): What holds of a class without an entry: 0 or -1.
+    """
+    offsets: np.ndarray
+    classes: np.ndarray
+    values: np.ndarray
+    num_classes: int
+    fill: int
+
+    @classmethod
+    def from_dense(cls, matrix: np.ndarray, fill: int) -> 'LabelTable':
+        """Make a table of an int8 matrix ``(n, num_classes)`` of 1, 0 and -1."""
+        rows, classes = np.nonzero(matrix != fill)
+        offsets = np.searchsorted(rows, np.arange(len(matrix) + 1))
+        return cls(offsets, classes.astype(np.int16), matrix[rows, classes].astype(np.int8),
+                   matrix.shape[1], fill)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, row: int) -> np.ndarray:
+        """1, 0 and -1 for one image, int8 ``(num_classes,)``."""
+        labels = np.full(self.num_classes, self.fill, np.int8)
+        entries = slice(self.offsets[row], self.offsets[row + 1])
+        labels[self.classes[entries]] = self.values[entries]
+        return labels
+
+    def positives(self, row: int) -> np.ndarray:
+        """Classes present in one image, int64, ascending."""
+        entries = slice(self.offsets[row], self.offsets[row + 1])
+        return self.classes[entries][self.values[entries] == 1].astype(np.int64)
+
+    def num_positives(self) -> np.ndarray:
+        """Number of classes present in each image, int64 ``(n,)``."""
+        counts = np.concatenate([[0], np.cumsum(self.values == 1)])
+        return counts[self.offsets[1:]] - counts[self.offsets[:-1]]
+
+    def count(self, value: int) -> np.ndarray:
+        """Number of images with ``value`` for each class, int64 ``(num_classes,)``."""
+        counts = np.bincount(self.classes[self.values == value], minlength=self.num_classes)
+        if value == self.fill:
+            counts += len(self) - np.bincount(self.classes, minlength=self.num_classes)
+        return counts
+
+    def take(self, rows: np.ndarray) -> 'LabelTable':
+        """The chosen images, in the order of ``rows``."""
+        offsets, entries = _gather(self.offsets, np.asarray(rows, np.int64))
+        return LabelTable(offsets, self.classes[entries], self.values[entries], self.num_classes,
+                          self.fill)
+
+    def select_classes(self, classes: Iterable[int]) -> 'LabelTable':
+        """The chosen classes, renumbered in the order given."""
+        classes = np.fromiter(classes, np.int64)
+        number = np.full(self.num_classes, -1, np.int16)
+        number[classes] = np.arange(len(classes))
+        kept = number[self.classes] >= 0
+        rows = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.offsets))[kept]
+        renumbered = number[self.classes[kept]]
+        order = np.lexsort((renumbered, rows))
+        offsets = np.searchsorted(rows, np.arange(len(self) + 1, dtype=np.int32))
+        return LabelTable(offsets, renumbered[order], self.values[kept][order], len(classes),
+                          self.fill)
+
+    def dense(self) -> np.ndarray:
+        """All labels as an int8 matrix ``(n, num_classes)``."""
+        matrix = np.full((len(self), self.num_classes), self.fill, np.int8)
+        matrix[np.repeat(np.arange(len(self)), np.diff(self.offsets)), self.classes] = self.values
+        return matrix
+
+
+class LabelBuilder:
+    """Gather single labels in any order; where they disagree, present beats absent.
+
+    A label takes eight bytes until it is built: row, class and value in one number.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._chunks: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray, classes: np.ndarray, values: np.ndarray) -> None:
+        """Add labels 1 or 0; all three arrays are of one length."""
+        self._chunks.append((rows.astype(np.int64) * self.num_classes + classes) * 2 + values)
+
+    def build(self, row_of: np.ndarray) -> tuple[LabelTable, int]:
+        """Make the table and empty the builder.
+
+        Args:
+            row_of (np.ndarray): The final row of each row that was added; -1 leaves it out.
+
+        Returns:
+            tuple: The table, unknown (-1) where nothing was added, and how many of the labels
+            were left out.
+        """
+        left_out = 0
+        for i, keys in enumerate(self._chunks):
+            rows, rest = np.divmod(keys, 2 * self.num_classes)
+            rows = row_of[rows]
+            kept = rows >= 0
+            left_out += len(kept) - int(kept.sum())
+            self._chunks[i] = rows[kept].astype(np.int64) * (2 * self.num_classes) + rest[kept]
+        keys = join_chunks(self._chunks, np.empty(0, np.int64))
+        table = self._to_table(keys, int(row_of.max(initial=-1)) + 1)
+        return table, left_out
+
+    def _to_table(self, keys: np.ndarray, num_rows: int) -> LabelTable:
+        """Sort and split the keys in place: there may be ten million."""
+        keys.sort()
+        values = np.empty(len(keys), np.int8)
+        np.bitwise_and(keys, 1, out=values, casting='unsafe')
+        keys >>= 1
+        # Of the entries of one row and class the last is a 1 if any is.
+        last = np.ones(len(keys), bool)
+        np.not_equal(keys[1:], keys[:-1], out=last[:-1])
+        keys, values = _compress(keys, last), values[last]
+        offsets = np.searchsorted(keys, np.arange(num_rows + 1) * self.num_classes)
+        keys %= self.num_classes
+        return LabelTable(offsets, keys.astype(np.int16), values, self.num_classes, fill=-1)
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """Boxes of ``n`` images.
+
+    Attributes:
+        offsets (np.ndarray): int64 ``(n + 1,)``; image i has the boxes
+            ``offsets[i]:offsets[i + 1]``.
+        corners (np.ndarray): float32 ``(boxes, 4)``: x1, y1, x2, y2.
+        classes (np.ndarray): int16 ``(boxes,)``.
+        difficult (np.ndarray): bool ``(boxes,)``.
+        normalized (bool): Whether corners are in 0..1 of the image, else in pixels.
+    """
+    offsets: np.ndarray
+    corners: np.ndarray
+    classes: np.ndarray
+    difficult: np.ndarray
+    normalized: bool
+
+    def take(self, rows: np.ndarray) -> 'BoxTable':
+        """The chosen images, in the order of ``rows``."""
+        offsets, boxes = _gather(self.offsets, np.asarray(rows, np.int64))
+        return BoxTable(offsets, self.corners[boxes], self.classes[boxes], self.difficult[boxes],
+                        self.normalized)
+
+    def of(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Corners ``(m, 4)``, classes int64 ``(m,)`` and difficult ``(m,)`` of one image."""
+        boxes = slice(self.offsets[row], self.offsets[row + 1])
+        return self.corners[boxes], self.classes[boxes].astype(np.int64), self.difficult[boxes]

@@ -1,0 +1,113 @@
+"""What the subsets of VOC and OpenImages share."""
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.logging import MMLogger
+
+from .choose import check_limits, choose_images
+from .errors import AnnotationError
+from .report import LabelCounts, count_labels
+from .sample_table import SampleTable
+from .targets import MultiLabelTargets
+from .transforms.boxes import BOX_KEYS, keeps_whole_image
+
+# A line of the log has room for as many classes.
+_MAX_LOGGED = 20
+
+
+class LeftOut(Counter):
+    """How many of what could not be used, and where the first of them stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+
+    def add(self, what: str, where: str, number: int = 1) -> None:
+        """Count ``number`` more of ``what``."""
+        if number:
+            self[what] += number
+            self.first.setdefault(what, where)
+
+
+class SubsetMixin(MultiLabelTargets):
+    """Choose images by their number of classes, and keep the samples in arrays.
+
+    A dataset that uses it stands before MMPretrain's in its bases, calls
+    :meth:`init_subset` before its base's constructor and implements :meth:`read_samples`.
+
+    Attributes:
+        counts_before (LabelCounts): Labels of all images that were found.
+        counts_after (LabelCounts): Labels of the images that were chosen.
+        left_out (LeftOut): How many of what could not be used.
+    """
+    counts_before: LabelCounts
+    counts_after: LabelCounts
+
+    def init_subset(self, min_labels: int, max_labels: int | None, max_images: int | None,
+                    seed: int) -> None:
+        """Check and keep the arguments that choose images."""
+        check_limits(min_labels, max_labels, max_images)
+        self.min_labels = min_labels
+        self.max_labels = max_labels
+        self.max_images = max_images
+        self.seed = seed
+        self.left_out = LeftOut()
+
+    def read_samples(self) -> SampleTable:
+        """Read all samples, before any choice; count in ``left_out`` what cannot be used."""
+        raise AssertionError(f'{type(self).__name__} reads no samples.')
+
+    def load_data_list(self) -> SampleTable:
+        """Read the samples and choose among them."""
+        samples = self.read_samples()
+        rows = choose_images(samples.labels, self.max_images, self.min_labels, self.max_labels,
+                             self.seed)
+        self.counts_before = count_labels(samples.labels)
+        self.counts_after = count_labels(samples.labels.take(rows))
+        self._log()
+        if not len(rows):
+            most = 'any number' if self.max_labels is None else self.max_labels
+            raise AnnotationError(
+                f'None of the {len(samples)} images has {self.min_labels} to {most} of the classes '
+                f'{", ".join(self.CLASSES)}; choose other `classes`, `min_labels` or `max_labels`.')
+        return samples.take(rows)
+
+    def gt_scores(self) -> np.ndarray:
+        """All labels: 1, 0 and -1 (unknown), int8 ``(len(self), num_classes)``."""
+        self.full_init()
+        return self.data_list.labels.dense()
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Classes present in one image."""
+        self.full_init()
+        return self.data_list.labels.positives(range(len(self))[idx]).tolist()
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline; boxes enter only those that keep the whole image."""
+        sample = self.get_data_info(idx)
+        if not keeps_whole_image(self.pipeline.transforms):
+            for key in BOX_KEYS:
+                sample.pop(key, None)
+        return self.pipeline(sample)
+
+    def _get_unserialized_subset(self, indices: Sequence[int] | int) -> SampleTable:
+        if isinstance(indices, int):
+            return super()._get_unserialized_subset(indices)
+        return self.data_list.take(np.asarray(indices, np.int64))
+
+    def _log(self) -> None:
+        logger = MMLogger.get_current_instance()
+        name = f'{type(self).__name__} {self.split}'
+        for what, number in self.left_out.items():
+            logger.warning(f'{name}: {what}: {number:,} (first: {self.left_out.first[what]})')
+        before, after = self.counts_before, self.counts_after
+        per_class = [f'{c} {n:,}' for c, n in zip(self.CLASSES, after.present) if n]
+        if len(per_class) <= _MAX_LOGGED:
+            per_class = ', '.join(per_class)
+        else:
+            per_class = f'{len(per_class)} classes have any'
+        logger.info(f'{name}: {after.images:,} of {before.images:,} images; per class: {per_class}')
+        if self.max_images is not None and after.images < self.max_images:
+            logger.info(f'{name}: there are no more images that fit, though {self.max_images:,} '
+                        'were asked for')
