@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, METRICS, TRANSFORMS
 
 import mhc_plugin
@@ -74,6 +75,21 @@ def test_digits_run_without_any_data():
     assert sample['inputs'].shape == (3, cfg.image_size, cfg.image_size)
     assert sample['data_samples'].gt_cells.shape == (2, 2)
     assert not tiles(train) & tiles(test)
+
+
+def test_cells_follow_test_time_augmentation():
+    cfg = config('digits')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = build(cfg, 'test')
+    expected = dataset.get_data_info(0)['gt_cells']
+    sample = dataset[0]
+    assert torch.equal(sample['data_samples'][0].gt_cells, expected)
+    assert torch.equal(sample['data_samples'][1].gt_cells, expected.flip(1))
+    assert torch.equal(sample['inputs'][1], sample['inputs'][0].flip(2))
+    spliced = config('spliced').tta_pipeline
+    assert [step.type for step in spliced] == ['ComposeTiles', 'Resize', 'TestTimeAug']
+    assert spliced[2] == cfg.tta_pipeline[1]
 
 
 def tiles(dataset):

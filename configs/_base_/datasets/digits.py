@@ -23,6 +23,16 @@ test_pipeline = [
     dict(type='PackInputs', algorithm_keys=('gt_cells', )),
 ]
 
+tta_pipeline = [
+    dict(type='ComposeTiles'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlipWithCells', prob=0.), dict(type='RandomFlipWithCells', prob=1.)],
+            [dict(type='PackInputs', algorithm_keys=('gt_cells', ))],
+        ]),
+]
+
 train_dataloader = dict(
     dataset=dict(
         classes=classes,

@@ -19,6 +19,19 @@ test_pipeline = [
     dict(type='PackInputs', algorithm_keys=('gt_cells', )),
 ]
 
+# For `test.py --tta`, which would else flip by mmcv's RandomFlip and leave `gt_cells` behind.
+# The image as it is comes first: its cells are those of the merged prediction.
+tta_pipeline = [
+    dict(type='ComposeTiles'),
+    dict(type='Resize', scale=224),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlipWithCells', prob=0.), dict(type='RandomFlipWithCells', prob=1.)],
+            [dict(type='PackInputs', algorithm_keys=('gt_cells', ))],
+        ]),
+]
+
 # `batch_size` is per process: 128 in total on one.
 train_dataloader = dict(
     batch_size=128,
