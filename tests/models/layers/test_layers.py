@@ -1,0 +1,112 @@
+"""Fused layers, gathers and pools against values worked out by hand or by a slow loop."""
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import mhc_plugin  # noqa: F401
+from mhc_plugin.models.layers import (
+    FusedConv2d,
+    FusedConvStage,
+    FusedLinear,
+    GlobalPool,
+    PerHeadGather,
+)
+
+
+def test_pools_by_hand():
+    x = torch.tensor([[[[0., 1.], [2., 3.]]]])
+    assert GlobalPool('avg')(x).item() == 1.5
+    assert GlobalPool('max')(x).item() == 3
+    expected = math.log(sum(math.exp(2 * v) for v in range(4)) / 4) / 2
+    assert GlobalPool('lse', r=2.)(x).item() == pytest.approx(expected)
+    vector = torch.rand(2, 5)
+    assert GlobalPool('lse')(vector) is vector
+
+
+@pytest.mark.parametrize('r', [1e-4, 1e3])
+def test_log_sum_exp_lies_between_mean_and_maximum(r):
+    x = torch.rand(3, 4, 5, 5, dtype=torch.float64)
+    limit = x.mean((2, 3)) if r < 1 else x.amax((2, 3))
+    torch.testing.assert_close(GlobalPool('lse', r)(x), limit, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max', 'lse'])
+def test_contributions_are_feature_times_gradient(mode):
+    pool = GlobalPool(mode)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    gradient, = torch.autograd.grad(pool(x).sum(), x)
+    torch.testing.assert_close(pool.contributions(x), 20 * x * gradient)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_gather_equals_a_loop(data):
+    total = data.draw(st.integers(1, 12))
+    channels = data.draw(
+        st.lists(st.lists(st.integers(0, total - 1), min_size=1, max_size=total, unique=True),
+                 min_size=1, max_size=5))
+    shape = data.draw(st.sampled_from([(), (2, 3)]))
+    x = torch.randn(2, total, *shape)
+    gather = PerHeadGather(channels, total)
+    out = gather(x)
+    if gather.shared:
+        assert torch.equal(out, x)
+        return
+    width = max(len(c) for c in channels)
+    out = out.unflatten(1, (len(channels), width))
+    for head, own in enumerate(channels):
+        assert torch.equal(out[:, head, :len(own)], x[:, own])
+        assert not out[:, head, len(own):].any()
+
+
+def test_gather_copies_nothing_where_slices_follow_one_another():
+    x = torch.randn(2, 6)
+    assert PerHeadGather([[0, 1, 2], [3, 4, 5]], 6)(x) is x
+    assert PerHeadGather([range(6), range(6)], 6)(x) is x
+
+
+def test_padding_starts_at_zero():
+    linear = FusedLinear([2, 4], [3, 1], shared_input=False)
+    assert not linear.weight[0, :, 2:].any()
+    assert not linear.weight[1, 1:].any()
+    assert linear.head_weight(0).all()
+    assert linear.head_weight(1).all()
+    conv = FusedConv2d([2, 3], [3, 1], 1, bias=True, shared_input=False)
+    assert conv.weight.shape == (6, 3, 1, 1)
+    assert not conv.weight[:3, 2].any()
+    assert not conv.weight[4:].any()
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_pointwise_is_the_linear_layer_at_every_position_without_bias(shared):
+    layer = FusedLinear([4] * 3, [2] * 3, shared)
+    maps = torch.randn(2, 4 if shared else 12, 3, 5)
+    out = layer.pointwise(maps)
+    assert out.shape == (2, 6, 3, 5)
+    nn.init.zeros_(layer.bias)
+    for i in range(3):
+        for j in range(5):
+            x = maps[:, :, i, j] if shared else maps[:, :, i, j].unflatten(1, (3, 4))
+            torch.testing.assert_close(out[:, :, i, j], layer(x).flatten(1))
+
+
+def test_batch_statistics_are_those_of_one_head():
+    stage = FusedConvStage([range(5)] * 2, 5, 4, 1, 3, dict(type='BN'), dict(type='ReLU'))
+    plain = stage.split(1)
+    x = torch.randn(3, 5, 6, 6)
+    stage.train()(x)
+    plain.train()(x)
+    torch.testing.assert_close(stage.split(1)[1].running_mean, plain[1].running_mean)
+    torch.testing.assert_close(stage.split(1)[4].running_var, plain[4].running_var)
+
+
+def test_whole_modules_change_their_memory_format():
+    stage = FusedConvStage([range(5)] * 2, 5, 4, 1, 3, dict(type='BN'), dict(type='ReLU'))
+    x = torch.randn(3, 5, 6, 6)
+    before = stage.eval()(x)
+    stage.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(stage(x), before)
