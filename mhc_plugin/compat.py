@@ -4,6 +4,7 @@
 functions of the second half are called by ``mhc_plugin.apis`` where there is no GPU.
 """
 import difflib
+import inspect
 import os.path as osp
 import warnings
 from collections.abc import Iterator
@@ -39,10 +40,7 @@ def check_stack() -> None:
                               f"other's files. {HOW_TO_INSTALL}")
     for module in ('torch', 'torchvision', *FORKS):
         try:
-            with warnings.catch_warnings():
-                # mmcv-lite is what the extra brings, and nothing here needs full mmcv.
-                warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-                import_module(module)
+            import_module(module)
         except Exception as error:
             hint = (' torch and torchvision must come from the same source and fit each other.'
                     if module == 'torchvision' else '')
@@ -62,10 +60,22 @@ def _is_distribution(name: str) -> bool:
 @cache
 def apply() -> None:
     """Make MMEngine and MMPretrain work on this machine and know this package."""
+    silence_imports()
     allow_mmengine_checkpoints()
     replace_pkg_resources()
     open_config_package()
     register_models_by_name()
+
+
+def silence_imports() -> None:
+    """Leave out two warnings that nobody who runs a tool can do anything about.
+
+    Reason: mmcv-lite, which the extra brings, says that it lacks an operation that nothing here
+    uses, and setuptools says that MMEngine 0.10.7 should not use ``pkg_resources``. Can go with
+    either.
+    """
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated as an API')
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -264,11 +274,13 @@ def adapt_to_cpu(cfg: Any) -> None:
         cfg (Config): Changed in place. ``cfg.launcher`` must be set.
     """
     if cfg.launcher != 'none':
-        wrapper = cfg.setdefault('model_wrapper_cfg', {})
-        wrapper.setdefault('type', 'MMDistributedDataParallel')
-        wrapper.setdefault('device_ids', None)
-        wrapper.setdefault('broadcast_buffers', False)
-        wrapper.setdefault('find_unused_parameters', cfg.get('find_unused_parameters', False))
+        cfg.model_wrapper_cfg = {
+            'type': 'MMDistributedDataParallel',
+            'device_ids': None,
+            _keep_buffers_apart(): False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+            **(cfg.get('model_wrapper_cfg') or {})
+        }
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if optim_wrapper.get('type') == 'AmpOptimWrapper':
         optim_wrapper['type'] = 'mmpretrain.CPUAmpOptimWrapper'
@@ -277,3 +289,12 @@ def adapt_to_cpu(cfg: Any) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(name):
             cfg[name]['pin_memory'] = False
+
+
+def _keep_buffers_apart() -> str:
+    """The argument of ``DistributedDataParallel`` that MMEngine sets to False; torch renames it."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    new = 'forward_sync_buffers'
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return new if new in known else 'broadcast_buffers'

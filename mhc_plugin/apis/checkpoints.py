@@ -44,20 +44,21 @@ def what_is_wrong(path: Path) -> str | None:
             with zipfile.ZipFile(path) as archive:
                 bad = archive.testzip()
             if bad is not None:
-                return f'checksum of {bad} is wrong'
+                return f'the checksum of {bad} is wrong'
         checkpoint = _load_checkpoint(str(path), map_location='cpu')
     except Exception as error:
         first_line = str(error).partition('\n')[0]
-        return f'{type(error).__name__}: {first_line}'
+        return f'reading it failed with "{type(error).__name__}: {first_line}"'
     missing = {'meta', 'state_dict', 'message_hub'} - set(checkpoint)
-    return f'holds no {", ".join(sorted(missing))}' if missing else None
+    return f'it holds no {", ".join(sorted(missing))}' if missing else None
 
 
 def _candidates(work_dir: Path) -> list[Path]:
     """Checkpoints, newest first: where ``last_checkpoint`` points to, and its neighbours."""
+    work_dir = work_dir.resolve()
     folders = {work_dir}
     pointer = work_dir / 'last_checkpoint'
-    last = Path(pointer.read_text().strip()) if pointer.is_file() else None
+    last = Path(pointer.read_text().strip()).resolve() if pointer.is_file() else None
     if last is not None:
         folders.add(last.parent)
     numbered = {

@@ -10,6 +10,7 @@ from typing import Any
 import mmpretrain.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
+from torch.utils.data import DataLoader
 
 _NETWORK_PACKAGES = ('urllib', 'urllib3', 'http', 'ssl', 'requests', 'httpx', 'httpcore',
                      'huggingface_hub')
@@ -35,11 +36,14 @@ def explain_downloads(cfg: Config) -> Iterator[None]:
         if reason is None:
             raise
         first_line = str(reason).partition('\n')[0]
-        sources = ' or '.join(_downloads(cfg)) or 'a file'
-        raise ConnectionError(
-            f'Could not download {sources} ({first_line}). Without a network, give the '
-            "backbone's weights with `--backbone-weights PATH`, take random ones with "
-            '`--backbone-weights none`, or set `load_from` to a local checkpoint.') from error
+        weights, checkpoint = list(_downloads(cfg.model)), str(cfg.get('load_from') or '')
+        advice = 'name a local copy of the checkpoint'
+        if weights:
+            advice = ('give the weights with `--backbone-weights PATH`, or take random ones with '
+                      '`--backbone-weights none`')
+        sources = weights + [checkpoint] * ('://' in checkpoint)
+        raise ConnectionError(f'Could not download {" or ".join(sources) or "a file"} '
+                              f'({first_line}). Without a network, {advice}.') from error
 
 
 def in_one_sentence(error: BaseException) -> str:
@@ -84,7 +88,7 @@ def _is_network_error(error: BaseException) -> bool:
 
 def _downloads(value: Any, key: str = '') -> Iterator[str]:
     """Addresses of weights in a config, and names of timm's models that come with weights."""
-    if isinstance(value, dict | Config):
+    if isinstance(value, dict):
         if value.get('type') == 'TIMMBackbone' and value.get('pretrained'):
             yield f'the weights of {value.get("model_name")}'
         for name, item in value.items():
@@ -92,7 +96,7 @@ def _downloads(value: Any, key: str = '') -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _downloads(item, key)
-    elif key in ('checkpoint', 'load_from', 'pretrained') and '://' in str(value):
+    elif key in ('checkpoint', 'pretrained') and '://' in str(value):
         yield value
 
 
@@ -120,14 +124,15 @@ def _unknown_type(name: str, scope: str, registry: str) -> str:
 
 
 def _unknown_argument(cls_name: str, argument: str) -> str:
-    classes = (registry.module_dict.get(cls_name) for registry in _registries(''))
-    cls = next((found for found in classes if inspect.isclass(found)), None)
+    # The argument may have been meant for a subclass, which hands on what it does not know.
+    registered = [cls for found in _registries('') for cls in found.module_dict.values()]
+    families = [cls.__mro__ for cls in [*registered, DataLoader] if inspect.isclass(cls)]
     known = {
         name
-        for base in getattr(cls, '__mro__', ()) if '__init__' in vars(base)
+        for family in families if cls_name in (base.__name__ for base in family)
+        for base in family if '__init__' in vars(base)
         for name in inspect.signature(base.__init__).parameters
     } - {'self', 'args', 'kwargs'}
     close = difflib.get_close_matches(argument, known, n=1)
-    hint = f'; did you mean `{close[0]}`?' if close else (
-        f'; it takes {", ".join(sorted(known))}.' if known else '.')
+    hint = f'; did you mean `{close[0]}`?' if close else '.'
     return f'{cls_name} takes no argument `{argument}`{hint}'

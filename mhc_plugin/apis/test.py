@@ -72,10 +72,16 @@ def test(cfg: Config | str | os.PathLike,
     if amp:
         cfg.test_cfg.fp16 = True
     if show or show_dir is not None:
-        hooks = cfg.setdefault('default_hooks', {})
-        hooks.setdefault('visualization', dict(type='VisualizationHook')).update(
-            enable=True, show=show, wait_time=wait_time, interval=interval,
-            out_dir=None if show_dir is None else os.fspath(show_dir))
+        cfg.merge_from_dict({
+            'default_hooks.visualization':
+            dict(
+                type='VisualizationHook',
+                enable=True,
+                show=show,
+                wait_time=wait_time,
+                interval=interval,
+                out_dir=None if show_dir is None else os.fspath(show_dir))
+        })
     if tta:
         _set_tta(cfg)
     set_loader_defaults(cfg, ('test_dataloader', ), pin_memory, persistent_workers=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
+from mmpretrain.registry import OPTIMIZERS
 
 from .backbone_weights import load_backbone, replace_pretrained
 from .checkpoints import newest_readable, what_is_wrong
@@ -93,7 +94,7 @@ def train(cfg: Config | str | os.PathLike,
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError('Expected the config to set `auto_scale_lr.base_batch_size`, from '
                              'which the learning rate could be scaled.')
         cfg.auto_scale_lr.enable = True
@@ -104,6 +105,7 @@ def train(cfg: Config | str | os.PathLike,
                         pin_memory, persistent_workers)
     notes = _set_resume(cfg, resume)
     _set_hooks(cfg)
+    _check_optimizer(cfg)
     start_processes(cfg, launcher)
     split_total_batch(cfg)
 
@@ -141,11 +143,24 @@ def _set_resume(cfg: Config, resume: bool | str | os.PathLike) -> list[str]:
     return [f'Cannot resume from {problem}. Falling back to {path}.' for problem in damaged]
 
 
+def _check_optimizer(cfg: Config) -> None:
+    """Raise, as registries do, where MMEngine says that `None` is not a callable object."""
+    name = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        raise KeyError(f'{name} is not in the mmpretrain::optimizer registry')
+
+
 def _set_hooks(cfg: Config) -> None:
-    """Add the hooks that any training gets; a config may replace them under the same names."""
-    hooks = cfg.setdefault('default_hooks', {})
-    hooks.setdefault('reproducible_epoch', dict(type='mmpretrain.ReproducibleEpochHook'))
-    hooks.setdefault('sync_trained_buffers', dict(type='mmpretrain.SyncTrainedBuffersHook'))
+    """Add the hooks that any training gets; a config may replace them by name, also with None."""
+    ours = dict(
+        reproducible_epoch=dict(type='mmpretrain.ReproducibleEpochHook'),
+        sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'))
+    hooks = ours | dict(cfg.get('default_hooks') or {})
+    # MMEngine takes None for its own hooks only.
+    cfg.default_hooks = {
+        name: hook
+        for name, hook in hooks.items() if name not in ours or hook is not None
+    }
 
 
 def _report(runner: Runner) -> TrainResult:
