@@ -1,6 +1,12 @@
 """What the tools call, and what a notebook would call."""
+from .class_maps import class_maps
 from .config import load_config
+from .inferencer import MultiLabelInferencer
+from .model import load_model
 from .test import test
 from .train import TrainResult, train
 
-__all__ = ['TrainResult', 'load_config', 'test', 'train']
+__all__ = [
+    'MultiLabelInferencer', 'TrainResult', 'class_maps', 'load_config', 'load_model', 'test',
+    'train'
+]
