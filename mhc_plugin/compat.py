@@ -6,6 +6,7 @@ functions of the second half are called by ``mhc_plugin.apis`` where there is no
 import difflib
 import inspect
 import os.path as osp
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def allow_mmengine_checkpoints() -> None:
         # be allowed as it is: it gives access to anything.
         if obj is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
             return getattr(HistoryBuffer, name)
-        raise ValueError(f'A checkpoint must not ask for attribute {name!r} of {obj!r}.')
+        raise pickle.UnpicklingError(f'attribute {name!r} of {obj!r} is not allowed')
 
     core = 'numpy._core' if find_spec('numpy._core') else 'numpy.core'
     multiarray = import_module(f'{core}.multiarray')
@@ -178,7 +179,7 @@ def config_file(name: str) -> Path:
     if path.is_file():
         return path
     known = [file.relative_to(root).as_posix() for file in root.rglob('*.py')]
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
     hint = f' Did you mean {" or ".join(close)}?' if close else f' Configs are in {root}.'
     raise FileNotFoundError(f'There is no config {PACKAGE}::{name}.{hint}')
 

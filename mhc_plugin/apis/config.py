@@ -69,7 +69,7 @@ def find_config(config: str) -> str:
     if stem in known and Path(config).parent == Path():
         return str(known[stem])
     near = {path.stem: path for path in Path(config).parent.glob('*.py')}
-    close = difflib.get_close_matches(stem, known | near, n=3)
+    close = difflib.get_close_matches(stem, known | near, n=3, cutoff=0.75)
     hint = (f' Did you mean {" or ".join(str((known | near)[name]) for name in close)}?'
             if close else f' The configs of this package are in {root}.')
     raise FileNotFoundError(f'There is no config {config}.{hint}')

@@ -52,6 +52,7 @@ def _number(value: Any) -> str:
 
 def _text(table: Table) -> str:
     stream = StringIO()
-    Console(file=stream, width=max(80, 14 * (len(table.columns) + 2))).print(table)
+    # A table takes the room that it needs, and nothing may be cut off.
+    Console(file=stream, width=1000).print(table)
     lines = (line.rstrip() for line in stream.getvalue().splitlines())
     return ''.join(f'{line}\n' for line in lines if line)

@@ -1,0 +1,258 @@
+"""The accommodations to the stack, and what happens without a usable one."""
+import importlib
+import pickle
+import types
+
+import mmengine.config.config
+import mmengine.hub.hub
+import mmengine.utils.package_utils
+import mmpretrain
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_distributed
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import _load_checkpoint
+from mmpretrain.apis.model import ModelHub
+
+from mhc_plugin import compat
+
+READS_ITS_OWN = hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals')
+
+
+class TestCheckStack:
+
+    def test_passes_here(self):
+        compat.check_stack()
+
+    @pytest.mark.parametrize('module', ['torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain'])
+    def test_missing_package_is_one_error_that_says_what_to_install(self, monkeypatch, module):
+
+        def import_module(name):
+            if name == module:
+                raise ModuleNotFoundError(f"No module named '{name}'")
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(ImportError, match=f'needs {module}.*No module named') as caught:
+            compat.check_stack()
+        assert 'pip install "mhc_plugin[openmmlab]"' in str(caught.value)
+        assert 'pip install "mhc_plugin[onedl]"' in str(caught.value)
+
+    def test_torchvision_of_another_torch(self, monkeypatch):
+
+        def import_module(name):
+            if name == 'torchvision':
+                raise RuntimeError('operator torchvision::nms does not exist')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(ImportError, match=r'nms does not exist.*come from the same source'):
+            compat.check_stack()
+
+    @pytest.mark.parametrize(('released', 'fork'), [('mmengine', 'onedl-mmengine'),
+                                                    ('mmcv-lite', 'onedl-mmcv')])
+    def test_both_sets_side_by_side(self, monkeypatch, released, fork):
+        monkeypatch.setattr(compat, '_is_distribution', lambda name: name in (released, fork))
+        with pytest.raises(ImportError, match=f'Both {released} and {fork}'):
+            compat.check_stack()
+
+    def test_distributions_are_found_by_name(self):
+        assert compat._is_distribution('torch')
+        assert not compat._is_distribution('a-package-of-nobody')
+
+
+class TestCheckpoints:
+
+    @pytest.fixture
+    def checkpoint(self):
+        history = HistoryBuffer([1.5, 2.5], [1, 1])
+        scalars = {name: np.dtype(name).type(1) for name in ('?', 'i4', 'u1', 'f2', 'f4', 'f8')}
+        return dict(state_dict=dict(w=torch.ones(2)), message_hub=dict(log=history, **scalars))
+
+    def test_mmengine_checkpoint_can_be_read(self, checkpoint, tmp_path):
+        torch.save(checkpoint, tmp_path / 'a.pth')
+        loaded = _load_checkpoint(str(tmp_path / 'a.pth'))
+        assert loaded['message_hub']['log'].mean() == 2.0
+        assert loaded['message_hub']['f4'] == np.float32(1)
+
+    @pytest.mark.skipif(READS_ITS_OWN, reason='this MMEngine reads its checkpoints its own way')
+    @pytest.mark.parametrize('written_by', ['numpy.core', 'numpy._core'])
+    def test_checkpoint_of_either_numpy(self, written_by, tmp_path):
+        torch.save(dict(a=np.arange(3.)), tmp_path / 'a.pth', pickle_module=_rename(written_by))
+        assert torch.load(tmp_path / 'a.pth', weights_only=True)['a'].tolist() == [0, 1, 2]
+
+    @pytest.mark.skipif(READS_ITS_OWN, reason='this MMEngine reads its checkpoints its own way')
+    @pytest.mark.parametrize('hostile', [(getattr, (HistoryBuffer, '__init__')),
+                                         (getattr, (dict, 'update')), (eval, ('1 + 1', ))])
+    def test_hostile_checkpoint_is_refused(self, hostile, tmp_path):
+
+        class Hostile:
+
+            def __reduce__(self):
+                return hostile
+
+        torch.save(dict(a=Hostile()), tmp_path / 'a.pth')
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / 'a.pth', weights_only=True)
+
+    def test_a_fork_that_reads_its_own_is_left_alone(self, monkeypatch):
+        monkeypatch.setattr(
+            mmengine.runner.checkpoint, 'get_torch_safe_globals', list, raising=False)
+        monkeypatch.setattr(torch.serialization, 'add_safe_globals', pytest.fail)
+        compat.allow_mmengine_checkpoints()
+
+
+def _rename(module: str) -> types.SimpleNamespace:
+    """A pickle module that names NumPy's arrays as another version does."""
+
+    class Pickler(pickle._Pickler):
+
+        def save_global(self, obj, name=None):
+            if getattr(obj, '__module__', '').endswith('_core.multiarray'):
+                self.write(pickle.GLOBAL + f'{module}.multiarray\n{obj.__name__}\n'.encode())
+                self.memoize(obj)
+            else:
+                super().save_global(obj, name)
+
+        dispatch = {**pickle._Pickler.dispatch, types.FunctionType: save_global}
+        dispatch[types.BuiltinFunctionType] = save_global
+
+    return types.SimpleNamespace(Pickler=Pickler, __name__='pickle')
+
+
+class TestPkgResources:
+
+    @pytest.fixture
+    def users(self, monkeypatch):
+        """The modules that hold the functions, put back afterwards."""
+        modules = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config,
+                   mmengine.hub.hub)
+        for module in modules:
+            for name in ('is_installed', 'get_installed_path'):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, getattr(module, name))
+        return modules
+
+    def test_packages_are_found_without_it(self, users, monkeypatch, tmp_path):
+
+        def is_installed(package):
+            import pkg_resources
+            return pkg_resources
+
+        find_spec = importlib.util.find_spec
+        monkeypatch.setattr(mmengine.utils.package_utils, 'is_installed', is_installed)
+        monkeypatch.setattr(compat, 'find_spec',
+                            lambda name: None if name == 'pkg_resources' else find_spec(name))
+        compat.replace_pkg_resources()
+
+        for module in users[1:3]:
+            assert module.is_installed('mmpretrain')
+            assert not module.is_installed('a_package_of_nobody')
+            assert module.get_installed_path('mmpretrain') == mmpretrain.__path__[0]
+        with pytest.raises(ModuleNotFoundError, match='a_package_of_nobody is not installed'):
+            users[1].get_installed_path('a_package_of_nobody')
+        config = tmp_path / 'a.py'
+        config.write_text("_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'")
+        assert Config.fromfile(config).model.backbone.depth == 50
+
+    def test_left_alone_where_it_is_there(self, users, monkeypatch):
+        before = mmengine.config.config.is_installed
+        monkeypatch.setattr(compat, 'find_spec', lambda name: object())
+        compat.replace_pkg_resources()
+        assert mmengine.config.config.is_installed is before
+
+
+class TestConfigs:
+
+    def test_config_of_this_package_as_a_base(self, tmp_path):
+        config = tmp_path / 'a.py'
+        config.write_text("_base_ = 'mhc_plugin::_base_/default_runtime.py'\n"
+                          'hooks = {{_base_.default_hooks}}')
+        cfg = Config.fromfile(config)
+        assert cfg.custom_imports.imports == ['mhc_plugin']
+        # The registry to look in is MMPretrain's: there is none of the package's name.
+        assert cfg.hooks.timer['_scope_'] == 'mmpretrain'
+
+    def test_config_that_is_not_there(self, tmp_path):
+        config = tmp_path / 'a.py'
+        config.write_text("_base_ = 'mhc_plugin::_base_/default_runtimes.py'")
+        with pytest.raises(FileNotFoundError, match=r'Did you mean _base_/default_runtime\.py\?'):
+            Config.fromfile(config)
+        with pytest.raises(FileNotFoundError, match='Configs are in '):
+            compat.config_file('zzz')
+
+    def test_other_packages_as_before(self, tmp_path):
+        config = tmp_path / 'a.py'
+        config.write_text("_base_ = ['mmpretrain::_base_/default_runtime.py', 'b.py']")
+        (tmp_path / 'b.py').write_text('b = 1')
+        cfg = Config.fromfile(config)
+        assert (cfg.default_scope, cfg.b) == ('mmpretrain', 1)
+
+    def test_a_plain_install_keeps_them_in_the_package(self, monkeypatch, tmp_path):
+        package = tmp_path / 'mhc_plugin'
+        monkeypatch.setattr(compat, '__file__', str(package / 'compat.py'))
+        assert compat.config_root() == tmp_path
+        (package / '.mim').mkdir(parents=True)
+        assert compat.config_root() == package / '.mim'
+
+
+def test_models_by_name():
+    names = mmpretrain.list_models('efficientnet-lite0_multifc_*')
+    assert 'efficientnet-lite0_multifc_digits' in names
+    meta = ModelHub.get('efficientnet-lite0_multifc_digits')
+    assert meta.config.model.type == 'FrozenBackboneClassifier'
+    assert 'resnet50_8xb32_in1k' in mmpretrain.list_models()
+
+
+class TestOnCPU:
+
+    @pytest.fixture
+    def cfg(self):
+        return Config(
+            dict(
+                launcher='pytorch',
+                find_unused_parameters=True,
+                optim_wrapper=dict(
+                    type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD')),
+                train_dataloader=dict(pin_memory=True),
+                val_dataloader=None))
+
+    def test_config_is_changed_where_a_gpu_is_needed(self, cfg):
+        compat.adapt_to_cpu(cfg)
+        wrapper = cfg.model_wrapper_cfg
+        assert (wrapper.type, wrapper.device_ids) == ('MMDistributedDataParallel', None)
+        assert wrapper.find_unused_parameters is True
+        assert isinstance(wrapper, ConfigDict)
+        assert cfg.optim_wrapper == dict(
+            type='mmpretrain.CPUAmpOptimWrapper', optimizer=dict(type='SGD'))
+        assert cfg.train_dataloader.pin_memory is False
+
+    def test_what_the_config_says_stays(self, cfg):
+        cfg.model_wrapper_cfg = dict(type='Mine', find_unused_parameters=False)
+        cfg.optim_wrapper = dict(type='OptimWrapper', clip_grad=dict(max_norm=1))
+        compat.adapt_to_cpu(cfg)
+        assert cfg.model_wrapper_cfg.type == 'Mine'
+        assert cfg.model_wrapper_cfg.find_unused_parameters is False
+        assert cfg.optim_wrapper == dict(type='OptimWrapper', clip_grad=dict(max_norm=1))
+
+    def test_no_wrapper_for_one_process(self, cfg):
+        cfg.launcher = 'none'
+        compat.adapt_to_cpu(cfg)
+        assert 'model_wrapper_cfg' not in cfg
+
+    @pytest.mark.parametrize(('device', 'backend'), [('cpu', 'gloo'), ('cuda', 'nccl')])
+    def test_gloo_where_there_is_no_gpu(self, monkeypatch, device, backend):
+        calls = []
+
+        def init_dist(launcher, **kwargs):
+            if device == 'cpu':
+                torch.cuda.set_device(0)
+            calls.append((launcher, kwargs))
+
+        set_device = torch.cuda.set_device
+        monkeypatch.setattr('mmengine.device.get_device', lambda: device)
+        monkeypatch.setattr('mmengine.dist.init_dist', init_dist)
+        compat.init_process_group('slurm', dict(backend='nccl', timeout=7))
+        assert calls == [('slurm', dict(backend=backend, timeout=7))]
+        assert torch.cuda.set_device is set_device
+        assert not is_distributed()
