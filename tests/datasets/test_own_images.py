@@ -7,6 +7,8 @@ from mmengine.dataset import ClassBalancedDataset
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
+import mhc_plugin.datasets  # noqa: F401  (registers them)
+
 CLASSES = ('cat', 'dog', 'horse')
 SAMPLES = [
     dict(img_path='a.jpg', gt_label=[0, 1]),

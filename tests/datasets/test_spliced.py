@@ -12,6 +12,8 @@ import torch
 from mmengine.dataset import ClassBalancedDataset
 from mmpretrain.registry import DATASETS
 
+import mhc_plugin.datasets  # noqa: F401  (registers them)
+
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'elk')
 
 
