@@ -1,0 +1,130 @@
+"""Mean average precision that leaves out what is not known."""
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub, MMLogger
+from mmpretrain.registry import METRICS
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from mhc_plugin.functional.average_precision import EVAL_MODES, average_precision
+from mhc_plugin.functional.checks import check_choice
+
+from .samples import class_names, log_table, read_scores, stack_scores
+
+
+@METRICS.register_module()
+class MultiLabelMeanAP(BaseMetric):
+    """Mean average precision over the known targets, ties grouped as in scikit-learn.
+
+    Classes without positives have no average precision and are left out of the mean.
+
+    Results, in percent except for the counts; ``<name>`` is ``mAP``, or ``mAP_voc07`` for VOC's
+    11-point form:
+
+    - ``average='macro'``: ``multi-label/<name>``, and ``multi-label/<name>_num_classes``, the
+      number of classes in the mean. The log says both in a sentence.
+    - ``average=None``: the lists ``multi-label/<name>_classwise`` (NaN for a class without
+      positives), ``multi-label/<name>_positives_classwise`` and
+      ``multi-label/<name>_known_classwise``, the numbers of positive and of known targets.
+
+    A table of average precision, positives and known targets per class is logged with
+    ``average=None``, and in a test loop always.
+
+    Args:
+        average (str, optional): ``'macro'`` or None. Defaults to ``'macro'``.
+        eval_mode (str): ``'area'`` under the curve, or ``'11points'`` as VOC 2007; the two differ
+            by up to 5 points. Defaults to ``'area'``.
+        collect_device (str): ``'cpu'`` or ``'gpu'``, where results of several processes are
+            collected. Defaults to ``'cpu'``.
+        prefix (str, optional): Put before the names of the results. Defaults to None, which
+            means ``'multi-label'``.
+
+    Raises:
+        ValueError: If an argument does not fit; while evaluating, if a score is NaN or shapes
+            differ.
+
+    Examples:
+        >>> from mmengine.evaluator import Evaluator
+        >>> from mmpretrain.structures import DataSample
+        >>> samples = [DataSample().set_pred_score([0.9, 0.2]).set_gt_score([1., 0.]),
+        ...            DataSample().set_pred_score([0.9, 0.6]).set_gt_score([0., -1.])]
+        >>> evaluator = Evaluator(MultiLabelMeanAP())
+        >>> evaluator.process(samples)
+        >>> evaluator.evaluate(2)
+        {'multi-label/mAP': 50.0, 'multi-label/mAP_num_classes': 1.0}
+    """
+    default_prefix = 'multi-label'
+
+    def __init__(self,
+                 average: str | None = 'macro',
+                 eval_mode: str = 'area',
+                 collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
+        check_choice('average', average, ('macro', None))
+        check_choice('eval_mode', eval_mode, EVAL_MODES)
+        self.average = average
+        self.eval_mode = eval_mode
+        super().__init__(collect_device=collect_device, prefix=prefix)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep scores and targets of one batch, as small tensors on the CPU.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): With ``pred_score``, and ``gt_score`` or ``gt_label``.
+        """
+        self.results.extend(read_scores(data_sample) for data_sample in data_samples)
+
+    def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict:
+        """Compute the results over all samples.
+
+        Args:
+            results (list): Scores and targets of every sample.
+
+        Returns:
+            dict: Names without prefix, and floats or lists.
+        """
+        scores, target = stack_scores(results)
+        ap = 100 * average_precision(scores, target, self.eval_mode)
+        positives, known = (target == 1).sum(0), (target != -1).sum(0)
+        mean_ap, num_averaged = ap.nanmean().item(), int((~ap.isnan()).sum())
+
+        name = 'mAP' if self.eval_mode == 'area' else 'mAP_voc07'
+        in_test = MessageHub.get_current_instance().get_info('loop_stage') == 'test'
+        if self.average is None or in_test:
+            self._log_table(name, ap, positives, known)
+        self._log_sentence(name, mean_ap, num_averaged, len(ap))
+
+        if self.average is None:
+            return {
+                f'{name}_classwise': ap.tolist(),
+                f'{name}_positives_classwise': positives.tolist(),
+                f'{name}_known_classwise': known.tolist(),
+            }
+        return {name: mean_ap, f'{name}_num_classes': float(num_averaged)}
+
+    def _log_sentence(self, name: str, mean_ap: float, num_averaged: int, num_classes: int) -> None:
+        logger = MMLogger.get_current_instance()
+        if num_averaged == 0:
+            logger.warning(f'{name} is undefined: none of the {num_classes} classes has a '
+                           'positive target.')
+            return
+        left_out = num_classes - num_averaged
+        logger.info(f'{name} {mean_ap:.2f} is the mean over {num_averaged} of {num_classes} '
+                    f'classes; {left_out} without positives left out.')
+
+    def _log_table(self, name: str, ap: Tensor, positives: Tensor, known: Tensor) -> None:
+        table = Table(title=f'Average precision per class ({name})')
+        table.add_column('class')
+        for column in ('AP', 'positives', 'known'):
+            table.add_column(column, justify='right')
+        rows = zip(class_names(self.dataset_meta, len(ap)), ap.tolist(), positives.tolist(),
+                   known.tolist())
+        for label, value, num_positives, num_known in rows:
+            # A class without positives has no average precision.
+            shown = f'{value:.2f}' if num_positives > 0 else '-'
+            table.add_row(Text(label), shown, str(num_positives), str(num_known))
+        log_table(table)

@@ -1,0 +1,53 @@
+import pickle
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.evaluator import Evaluator
+
+from mhc_plugin.evaluation import MultiLabelMeanAP, TopKMultiLabelMetric
+
+NUM_SAMPLES = 11  # odd, so that the sampler repeats one
+
+
+def make_samples():
+    rng = torch.Generator().manual_seed(0)
+    return [
+        dict(
+            pred_score=(torch.rand(5, generator=rng) * 8).round() / 8,
+            gt_score=torch.randint(-1, 2, (5, ), generator=rng).float())
+        for _ in range(NUM_SAMPLES)
+    ]
+
+
+def make_evaluator():
+    return Evaluator([
+        TopKMultiLabelMetric(topk=(1, 3)),
+        TopKMultiLabelMetric(topk=2, average='micro'),
+        MultiLabelMeanAP(),
+        MultiLabelMeanAP(eval_mode='11points'),
+    ])
+
+
+def evaluate_half(rank, folder):
+    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    samples = make_samples()
+    evaluator = make_evaluator()
+    # As MMEngine's DefaultSampler: every second one, padded from the start to equal lengths.
+    evaluator.process([*samples, samples[0]][rank::2])
+    result = evaluator.evaluate(NUM_SAMPLES)
+    with open(f'{folder}/{rank}.pkl', 'wb') as file:
+        pickle.dump(result, file)
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one_exactly(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mp.spawn(evaluate_half, (str(tmp_path), ), nprocs=2)
+    evaluator = make_evaluator()
+    evaluator.process(make_samples())
+    expected = evaluator.evaluate(NUM_SAMPLES)
+    for rank in range(2):
+        assert pickle.loads((tmp_path / f'{rank}.pkl').read_bytes()) == pytest.approx(
+            expected, rel=0, abs=0)
