@@ -68,6 +68,7 @@ class SplicedDataset(MultiLabelTargets, BaseDataset):
         _check_at_least_one('tile_size', tile_size)
         _check_at_least_one('length', length)
         _check_grid(grid)
+        _check_seed(seed)
         _check_exclude_by(exclude_by)
         self.source = source
         self.grid = tuple(grid)
@@ -168,9 +169,18 @@ def _check_at_least_one(argument: str, value: int) -> None:
 
 
 def _check_grid(grid: Sequence[int]) -> None:
-    if len(grid) != 2 or not all(isinstance(size, int) and size > 0 for size in grid):
+    is_pair = isinstance(grid, Sequence) and len(grid) == 2
+    if not is_pair or not all(isinstance(size, int) and size > 0 for size in grid):
         raise ValueError(
             f'Expected argument `grid` to be rows and columns, both at least 1, but got {grid!r}.'
+        )
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int):
+        raise ValueError(
+            f'Expected argument `seed` to be an int, so that composites can be drawn again, but '
+            f'got {seed!r}.'
         )
 
 

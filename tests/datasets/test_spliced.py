@@ -171,6 +171,8 @@ def test_a_class_without_images_is_named(pool):
         (dict(length=0), '`length` to be an int of at least 1, but got 0'),
         (dict(grid=(2, 0)), r'`grid` to be rows and columns, both at least 1, but got \(2, 0\)'),
         (dict(grid=(2,)), r'`grid` to be rows and columns, both at least 1, but got \(2,\)'),
+        (dict(grid=2), '`grid` to be rows and columns, both at least 1, but got 2'),
+        (dict(seed=None), '`seed` to be an int.*, but got None'),
         (dict(grid=(2, 3)), r'as many cells as there are classes \(5\).*2 x 3 = 6'),
         (dict(classes=['ant', 'bee', 'cat']), r'classes \(3\).*2 x 2 = 4'),
         (dict(classes=['ant', 'ant', 'bee', 'cat']), '`classes` to name each class once'),
