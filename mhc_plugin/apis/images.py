@@ -154,13 +154,18 @@ def test_dataset(cfg: Config) -> dict:
     Raises:
         ValueError: If there is none with a pipeline.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    while dataset is not None and 'pipeline' not in dataset:
-        inner = dataset.get('dataset') or dataset.get('datasets')
-        dataset = inner[0] if isinstance(inner, list | tuple) else inner
+    dataset = inner_dataset((cfg.get('test_dataloader') or {}).get('dataset'))
     if dataset is None:
         raise ValueError('Expected the config to have a `test_dataloader` with a pipeline, which '
                          'says how to prepare images.')
+    return dataset
+
+
+def inner_dataset(dataset: dict | None) -> dict | None:
+    """Give the first config with a pipeline inside wrappers of a data set, or None."""
+    while dataset is not None and 'pipeline' not in dataset:
+        inner = dataset.get('dataset') or dataset.get('datasets')
+        dataset = inner[0] if isinstance(inner, list | tuple) else inner
     return dataset
 
 

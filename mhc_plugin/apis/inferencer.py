@@ -136,24 +136,34 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             DataSample: One per image, in the order in which they are done; ``sample_idx`` is the
             place of the image in ``images``.
         """
-        if thr is None and topk is None:
-            thr, topk = self.thr, self.topk
-        self._check_rule(thr, topk)
         if maps and self.tta:
             raise ValueError('Expected one of `maps` and `tta`: the views of an image have maps of '
                              'their own.')
+        self._check_rule(*self._rule(thr, topk))
         method = 'inherent' if maps is True else maps
         with predictions_with_maps(self.model, method) if maps else nullcontext():
             failed: list[DataSample] = []
             for batch in batches(self._readable(images, failed), batch_size):
                 yield from failed
                 failed.clear()
-                for index, sample in enumerate(self.forward(batch)):
-                    self._set_labels(sample, thr, topk)
+                for index, sample in enumerate(self.predict_batch(batch, thr, topk)):
                     if show_dir is not None:
                         self._draw(sample, batch['inputs'], index, Path(show_dir), bool(maps))
                     yield sample
             yield from failed
+
+    def predict_batch(self,
+                      batch: dict,
+                      thr: float | Sequence[float] | None = None,
+                      topk: int | None = None) -> list[DataSample]:
+        """Predict what a pipeline has packed and :func:`batches` has collated."""
+        samples = self.forward(batch)
+        thr, topk = self._rule(thr, topk)
+        for sample in samples:
+            labels = predicted_mask(sample.pred_score[None], thr, topk)[0].nonzero()[:, 0]
+            order = sample.pred_score[labels].argsort(descending=True, stable=True)
+            sample.set_pred_label(labels[order])
+        return samples
 
     @torch.no_grad()
     def forward(self, inputs: dict) -> list[DataSample]:
@@ -195,12 +205,6 @@ class MultiLabelInferencer(ImageClassificationInferencer):
                 view.set_metainfo(dict(sample_idx=index))
             yield item
 
-    def _set_labels(self, sample: DataSample, thr, topk: int | None) -> None:
-        """Set the labels by the rule, best first."""
-        labels = predicted_mask(sample.pred_score[None], thr, topk)[0].nonzero()[:, 0]
-        order = sample.pred_score[labels].argsort(descending=True, stable=True)
-        sample.set_pred_label(labels[order])
-
     def _draw(self, sample: DataSample, inputs, index: int, folder: Path, with_maps: bool) -> None:
         packed = inputs[0][index] if self.tta else inputs[index]
         image = packed_to_rgb(packed, self.model.data_preprocessor)
@@ -209,11 +213,7 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         picture = folder / f'{sample.sample_idx:05d}_{name}.png'
         folder.mkdir(parents=True, exist_ok=True)
         if with_maps:
-            predicted = np.zeros(len(self.classes), bool)
-            predicted[sample.pred_label.cpu().numpy()] = True
-            view = MapView(sample.pred_cam.cpu().numpy(), sample.pred_score.cpu().numpy(),
-                           predicted)
-            panel = draw_panel(image, [view], self.classes, title=name)
+            panel = draw_panel(image, [MapView.of(sample)], self.classes, title=name)
             PILImage.fromarray(panel).save(picture)
         else:
             visualizer = self.visualizer or UniversalVisualizer()
@@ -222,6 +222,10 @@ class MultiLabelInferencer(ImageClassificationInferencer):
                 image, sample, classes=self.classes, resize=448, draw_gt=False, name=name,
                 out_file=str(picture))
         sample.set_metainfo(dict(picture=str(picture)))
+
+    def _rule(self, thr, topk: int | None) -> tuple:
+        """The rule of a call, or the inferencer's own."""
+        return (self.thr, self.topk) if thr is None and topk is None else (thr, topk)
 
     def _default_rule(self, thr, topk):
         if thr is not None or topk is not None:

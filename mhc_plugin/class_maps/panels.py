@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from mmpretrain.structures import DataSample
 
 # Perceptually uniform, and black where there is nothing.
 COLOR_MAP = 'inferno'
@@ -40,6 +41,23 @@ class MapView:
     scores: np.ndarray
     predicted: np.ndarray
     title: str = ''
+
+    @classmethod
+    def of(cls, sample: DataSample, classes: Sequence[int] | None = None,
+           title: str = '') -> 'MapView':
+        """Take what a data sample predicts.
+
+        Args:
+            sample (DataSample): With ``pred_score``, ``pred_label`` and ``pred_cam``, the maps of
+                ``classes``.
+            classes (Sequence[int], optional): Which classes to show. Defaults to all.
+            title (str): Name of the model.
+        """
+        scores = sample.pred_score.cpu().float().numpy()
+        predicted = np.zeros(len(scores), bool)
+        predicted[sample.pred_label.cpu().numpy()] = True
+        shown = slice(None) if classes is None else list(classes)
+        return cls(sample.pred_cam.cpu().float().numpy(), scores[shown], predicted[shown], title)
 
 
 def draw_panel(image: np.ndarray,
@@ -97,6 +115,17 @@ def draw_panel(image: np.ndarray,
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def truth_of(sample: DataSample, num_classes: int) -> np.ndarray | None:
+    """Give what an annotation says of every class: 1, 0 or -1 (unknown); None if nothing."""
+    if 'gt_score' in sample:
+        return sample.gt_score.cpu().numpy()
+    if 'gt_label' not in sample:
+        return None
+    truth = np.zeros(num_classes)
+    truth[sample.gt_label.cpu().numpy()] = 1
+    return truth
 
 
 def _check(views: Sequence[MapView], class_names: Sequence[str],
