@@ -7,6 +7,10 @@ from torch import Tensor, nn
 from .data_preprocessor import FeatureDataPreprocessor
 
 
+# Images that the backbone is given at a time on CPU.
+CPU_CHUNK = 8
+
+
 @MODELS.register_module()
 class FrozenBackboneClassifier(ImageClassifier):
     """Image classifier that trains its head alone.
@@ -91,9 +95,7 @@ class FrozenBackboneClassifier(ImageClassifier):
                                  'features of the neck.')
             return inputs if stage == 'neck' else self.head.pre_logits(inputs)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
-            # Convolutional backbones are much faster in this format on CPU and under AMP; others
-            # do not mind.
-            feats = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
+            feats = self._run_backbone(inputs)
             if stage == 'backbone':
                 return feats
             if self.with_frozen_neck:
@@ -101,3 +103,15 @@ class FrozenBackboneClassifier(ImageClassifier):
         if self.with_neck and not self.with_frozen_neck:
             feats = self.neck(feats)
         return feats if stage == 'neck' else self.head.pre_logits(feats)
+
+    def _run_backbone(self, images: Tensor) -> tuple[Tensor, ...]:
+        # Convolutional backbones are much faster in this format on CPU and under AMP; others do
+        # not mind.
+        images = images.contiguous(memory_format=torch.channels_last)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if images.is_cuda or torch.is_grad_enabled() or traced:
+            return self.backbone(images)
+        # In eval mode images do not see one another. A CPU is two to three times as fast on few of
+        # them at a time, whose activations stay in its cache and need no fresh memory.
+        parts = [self.backbone(part) for part in images.split(CPU_CHUNK)]
+        return tuple(torch.cat(stage) for stage in zip(*parts))

@@ -75,6 +75,14 @@ def test_backbone_runs_without_autograd_in_training_only():
         assert not model.extract_feat(images)[0].requires_grad
 
 
+def test_few_images_at_a_time_give_the_features_of_all_at_once():
+    model = tiny().double().train()
+    images = torch.rand(19, 3, 32, 32, dtype=torch.float64)
+    at_once = model.backbone(images)
+    for a, b in zip(model.extract_feat(images), at_once):
+        torch.testing.assert_close(a, b)
+
+
 def test_neck_is_frozen_only_without_parameters():
     pooled = tiny(neck=dict(type='GlobalAveragePooling'))
     assert pooled.with_frozen_neck
