@@ -4,33 +4,20 @@ A Python list of 1.7 million samples takes gigabytes and is copied into every wo
 take some bytes per label and are shared: rows of differing length lie one behind the other, and
 ``offsets`` says where each begins.
 """
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-
-def join_chunks(chunks: list[np.ndarray], like: np.ndarray) -> np.ndarray:
-    """Concatenate along the first axis and empty the list on the way, so memory is not doubled.
-
-    Args:
-        chunks (list[np.ndarray]): Arrays that differ in length alone.
-        like (np.ndarray): An array, perhaps empty, that has their type and other axes.
-    """
-    stop = sum(len(chunk) for chunk in chunks)
-    joined = np.empty((stop, *like.shape[1:]), like.dtype)
-    while chunks:
-        chunk = chunks.pop()
-        joined[stop - len(chunk):stop] = chunk
-        stop -= len(chunk)
-    return joined
+# Ten million labels are worked on in parts of this length where whole ones need a second array.
+_STEP = 1 << 19
 
 
-def _compress(array: np.ndarray, kept: np.ndarray, step: int = 1 << 20) -> np.ndarray:
+def _compress(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """``array[kept]`` in the memory of ``array``."""
     end = 0
-    for start in range(0, len(array), step):
-        part = array[start:start + step][kept[start:start + step]]
+    for start in range(0, len(array), _STEP):
+        part = array[start:start + _STEP][kept[start:start + _STEP]]
         array[end:end + len(part)] = part
         end += len(part)
     return array[:end]
@@ -40,7 +27,9 @@ def _gather(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Offsets of the chosen rows, and where their entries lie among all entries."""
     lengths = offsets[rows + 1] - offsets[rows]
     chosen = np.concatenate([[0], np.cumsum(lengths)])
-    entries = np.arange(chosen[-1]) + np.repeat(offsets[rows] - chosen[:-1], lengths)
+    number = np.int32 if offsets[-1] < 2**31 else np.int64
+    entries = np.repeat((offsets[rows] - chosen[:-1]).astype(number), lengths)
+    entries += np.arange(chosen[-1], dtype=number)
     return chosen, entries
 
 
@@ -87,15 +76,21 @@ class LabelTable:
 
     def num_positives(self) -> np.ndarray:
         """Number of classes present in each image, int64 ``(n,)``."""
-        counts = np.concatenate([[0], np.cumsum(self.values == 1)])
-        return counts[self.offsets[1:]] - counts[self.offsets[:-1]]
+        counts = np.zeros(len(self.values) + 1, np.int32)
+        np.cumsum(self.values == 1, out=counts[1:])
+        return (counts[self.offsets[1:]] - counts[self.offsets[:-1]]).astype(np.int64)
 
     def count(self, value: int) -> np.ndarray:
         """Number of images with ``value`` for each class, int64 ``(num_classes,)``."""
-        counts = np.bincount(self.classes[self.values == value], minlength=self.num_classes)
-        if value == self.fill:
-            counts += len(self) - np.bincount(self.classes, minlength=self.num_classes)
-        return counts
+        counts = np.zeros(self.num_classes, np.int64)
+        # In parts, since bincount makes eight bytes of each of its two.
+        for start in range(0, len(self.values), _STEP):
+            part = slice(start, start + _STEP)
+            classes, hit = self.classes[part], self.values[part] == value
+            counts += np.bincount(classes[hit], minlength=self.num_classes)
+            if value == self.fill:
+                counts -= np.bincount(classes, minlength=self.num_classes)
+        return counts + len(self) if value == self.fill else counts
 
     def take(self, rows: np.ndarray) -> 'LabelTable':
         """The chosen images, in the order of ``rows``."""
@@ -103,9 +98,9 @@ class LabelTable:
         return LabelTable(offsets, self.classes[entries], self.values[entries], self.num_classes,
                           self.fill)
 
-    def select_classes(self, classes: Iterable[int]) -> 'LabelTable':
+    def select_classes(self, classes: Sequence[int]) -> 'LabelTable':
         """The chosen classes, renumbered in the order given."""
-        classes = np.fromiter(classes, np.int64)
+        classes = np.asarray(classes, np.int64)
         number = np.full(self.num_classes, -1, np.int16)
         number[classes] = np.arange(len(classes))
         kept = number[self.classes] >= 0
@@ -131,14 +126,21 @@ class LabelBuilder:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._chunks: list[np.ndarray] = []
+        self._keys = np.empty(1 << 16, np.int64)
+        self._size = 0
 
     def add(self, rows: np.ndarray, classes: np.ndarray, values: np.ndarray) -> None:
         """Add labels 1 or 0; all three arrays are of one length."""
-        self._chunks.append((rows.astype(np.int64) * self.num_classes + classes) * 2 + values)
+        end = self._size + len(rows)
+        if end > len(self._keys):
+            # In place: the system moves pages instead of copying them.
+            self._keys.resize(max(end, len(self._keys) * 3 // 2), refcheck=False)
+        self._keys[self._size:end] = (rows.astype(np.int64) * self.num_classes + classes) * 2
+        self._keys[self._size:end] += values
+        self._size = end
 
     def build(self, row_of: np.ndarray) -> tuple[LabelTable, int]:
-        """Make the table and empty the builder.
+        """Make the table; the builder is of no use afterwards.
 
         Args:
             row_of (np.ndarray): The final row of each row that was added; -1 leaves it out.
@@ -147,16 +149,17 @@ class LabelBuilder:
             tuple: The table, unknown (-1) where nothing was added, and how many of the labels
             were left out.
         """
-        left_out = 0
-        for i, keys in enumerate(self._chunks):
-            rows, rest = np.divmod(keys, 2 * self.num_classes)
+        end = 0
+        for start in range(0, self._size, _STEP):
+            part = self._keys[start:min(start + _STEP, self._size)]
+            rows, rest = np.divmod(part, 2 * self.num_classes)
             rows = row_of[rows]
             kept = rows >= 0
-            left_out += len(kept) - int(kept.sum())
-            self._chunks[i] = rows[kept].astype(np.int64) * (2 * self.num_classes) + rest[kept]
-        keys = join_chunks(self._chunks, np.empty(0, np.int64))
-        table = self._to_table(keys, int(row_of.max(initial=-1)) + 1)
-        return table, left_out
+            part = rows[kept].astype(np.int64) * (2 * self.num_classes) + rest[kept]
+            self._keys[end:end + len(part)] = part
+            end += len(part)
+        table = self._to_table(self._keys[:end], int(row_of.max(initial=-1)) + 1)
+        return table, self._size - end
 
     def _to_table(self, keys: np.ndarray, num_rows: int) -> LabelTable:
         """Sort and split the keys in place: there may be ten million."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from .data_root import check_path
 from .image_index import ImageIndex
-from .label_table import BoxTable, LabelBuilder, LabelTable, join_chunks
+from .label_table import BoxTable, LabelBuilder, LabelTable
 from .openimages_csv import BoxBlock, iter_box_blocks, iter_label_blocks
 from .openimages_files import check_split, find_box_file, find_class_file, find_label_file
 
@@ -26,6 +26,11 @@ class OpenImagesFiles:
     classes: Path
     labels: Path | None
     boxes: Path | None
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that are there."""
+        return [str(path) for path in (self.classes, self.labels, self.boxes) if path is not None]
 
     @classmethod
     def find(cls, root: str | os.PathLike, split: str, labels: bool, boxes: bool,
@@ -164,10 +169,26 @@ def _kept_images(index: ImageIndex,
     return ids[kept], row_of, len(ids) - int(kept.sum())
 
 
+def _join(chunks: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    """Concatenate along the first axis and empty the list on the way, so memory is not doubled.
+
+    Args:
+        chunks (list[np.ndarray]): Arrays that differ in length alone.
+        like (np.ndarray): An array, perhaps empty, that has their type and other axes.
+    """
+    stop = sum(len(chunk) for chunk in chunks)
+    joined = np.empty((stop, *like.shape[1:]), like.dtype)
+    while chunks:
+        chunk = chunks.pop()
+        joined[stop - len(chunk):stop] = chunk
+        stop -= len(chunk)
+    return joined
+
+
 def _box_table(blocks: list[BoxBlock], row_of: np.ndarray, num_images: int) -> BoxTable:
-    rows = row_of[join_chunks([block.images for block in blocks], np.empty(0, np.int32))]
-    classes = join_chunks([block.classes for block in blocks], np.empty(0, np.int16))
-    corners = join_chunks([block.corners for block in blocks], np.empty((0, 4), np.float32))
+    rows = row_of[_join([block.images for block in blocks], np.empty(0, np.int32))]
+    classes = _join([block.classes for block in blocks], np.empty(0, np.int16))
+    corners = _join([block.corners for block in blocks], np.empty((0, 4), np.float32))
     order = np.argsort(rows, kind='stable')
     order = order[np.searchsorted(rows[order], 0):]
     return BoxTable(

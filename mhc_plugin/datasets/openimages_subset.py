@@ -47,6 +47,8 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         seed (int): Seed of that choice. Defaults to 0.
         image_folder (str): Folder of the images, below ``data_root`` if relative. Defaults to '',
             which means ``split``.
+        require_images (bool): Whether images that are not on disk are left out. Without, labels
+            can be looked at before anything is downloaded. Defaults to True.
         class_file, label_file, box_file (str, optional): Files with other names, below
             ``data_root`` if relative. Defaults to None.
         **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
@@ -69,6 +71,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
                  max_images: int | None = None,
                  seed: int = 0,
                  image_folder: str = '',
+                 require_images: bool = True,
                  class_file: str | None = None,
                  label_file: str | None = None,
                  box_file: str | None = None,
@@ -81,6 +84,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         self.labels = labels
         self.with_boxes = with_boxes
         self.depictions = depictions
+        self.require_images = require_images
         self.file_names = dict(class_file=class_file, label_file=label_file, box_file=box_file)
         self.init_subset(min_labels, max_labels, max_images, seed)
         super().__init__(
@@ -99,7 +103,9 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
             labels=self.labels != 'boxes',
             boxes=self.labels != 'image' or self.with_boxes,
             **self.file_names)
-        check_path(self.img_prefix, 'image_folder')
+        self.sources = files.paths
+        if self.require_images:
+            check_path(self.img_prefix, 'image_folder')
         classes = read_class_descriptions(files.classes)
         if self.CLASSES is not None:
             classes = resolve_classes(classes, self.CLASSES)
@@ -110,7 +116,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
             label_boxes=self.labels != 'image',
             keep_boxes=self.with_boxes,
             depictions=self.depictions,
-            image_folder=self.img_prefix)
+            image_folder=self.img_prefix if self.require_images else None)
         if not len(read.ids):
             raise AnnotationError(
                 f'None of the {read.images_left_out:,} images that the files of {self.split} name '

@@ -40,9 +40,11 @@ class SubsetMixin(MultiLabelTargets):
         counts_before (LabelCounts): Labels of all images that were found.
         counts_after (LabelCounts): Labels of the images that were chosen.
         left_out (LeftOut): How many of what could not be used.
+        sources (list[str]): The files that name the images.
     """
     counts_before: LabelCounts
     counts_after: LabelCounts
+    sources: list[str]
 
     def init_subset(self, min_labels: int, max_labels: int | None, max_images: int | None,
                     seed: int) -> None:
@@ -63,15 +65,16 @@ class SubsetMixin(MultiLabelTargets):
         samples = self.read_samples()
         rows = choose_images(samples.labels, self.max_images, self.min_labels, self.max_labels,
                              self.seed)
+        chosen = samples if len(rows) == len(samples) else samples.take(rows)
         self.counts_before = count_labels(samples.labels)
-        self.counts_after = count_labels(samples.labels.take(rows))
+        self.counts_after = count_labels(chosen.labels)
         self._log()
         if not len(rows):
             most = 'any number' if self.max_labels is None else self.max_labels
             raise AnnotationError(
                 f'None of the {len(samples)} images has {self.min_labels} to {most} of the classes '
                 f'{", ".join(self.CLASSES)}; choose other `classes`, `min_labels` or `max_labels`.')
-        return samples.take(rows)
+        return chosen
 
     def gt_scores(self) -> np.ndarray:
         """All labels: 1, 0 and -1 (unknown), int8 ``(len(self), num_classes)``."""

@@ -88,10 +88,12 @@ class VOCSubset(SubsetMixin, VOC):
 
     def read_samples(self) -> SampleTable:
         """Read the annotations of all images of the split."""
+        roots = self._roots_with_split()
+        self.sources = [path for _, path in roots]
         folder_of, names, labels = [], [], []
         boxes = _BoxLists(self.class_to_idx)
         seen: set[str] = set()
-        for folder, (root, split_file) in enumerate(roots := self._roots_with_split()):
+        for folder, (root, split_file) in enumerate(roots):
             for name in self._names(root, split_file):
                 objects = self._objects(os.path.join(root, 'Annotations', f'{name}.xml'), seen)
                 folder_of.append(folder)
