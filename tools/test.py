@@ -1,7 +1,7 @@
 """Test a checkpoint. Options are those of MMPretrain's own tool."""
 import argparse
 
-from mhc_plugin.apis import load_config, test
+from mhc_plugin.apis import choose_thresholds, load_config, test
 from mhc_plugin.apis.cli import add_common_arguments, one_sentence_errors, parse_args
 
 
@@ -27,6 +27,18 @@ def build_parser() -> argparse.ArgumentParser:
         '--tta',
         action='store_true',
         help="average over the config's test-time augmentation, or the image and its mirror image")
+    parser.add_argument(
+        '--maps',
+        nargs='?',
+        const='inherent',
+        metavar='METHOD',
+        help='give metrics class maps, too: inherent ones, or those of a method of '
+        'pytorch_grad_cam, such as GradCAM')
+    parser.add_argument(
+        '--choose-thresholds',
+        action='store_true',
+        help='first choose a threshold per class for the best F1 on the validation data, and store '
+        'them with the checkpoint')
     add_common_arguments(parser)
     return parser
 
@@ -38,9 +50,14 @@ def main() -> None:
         parser.error('--out-item needs --out, the file to write to')
     if args.tta and (args.show or args.show_dir):
         parser.error('--tta cannot be combined with --show or --show-dir')
+    if args.tta and args.maps:
+        parser.error('--tta cannot be combined with --maps: the views have maps of their own')
     with one_sentence_errors(args.traceback):
+        cfg = load_config(args.config, args.cfg_options)
+        if args.choose_thresholds:
+            choose_thresholds(cfg, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher)
         test(
-            load_config(args.config, args.cfg_options),
+            cfg,
             args.checkpoint,
             work_dir=args.work_dir,
             out=args.out,
@@ -52,6 +69,7 @@ def main() -> None:
             wait_time=args.wait_time,
             pin_memory=not args.no_pin_memory,
             tta=args.tta,
+            maps=args.maps,
             launcher=args.launcher)
 
 

@@ -4,9 +4,10 @@ from .config import load_config
 from .inferencer import MultiLabelInferencer
 from .model import load_model
 from .test import test
+from .thresholds import choose_thresholds
 from .train import TrainResult, train
 
 __all__ = [
-    'MultiLabelInferencer', 'TrainResult', 'class_maps', 'load_config', 'load_model', 'test',
-    'train'
+    'MultiLabelInferencer', 'TrainResult', 'choose_thresholds', 'class_maps', 'load_config',
+    'load_model', 'test', 'train'
 ]

@@ -13,6 +13,7 @@ from mmengine.evaluator import DumpResults
 from .config import load_config
 from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
 from .errors import explain_downloads
+from .images import flip_views
 from .tables import metrics_table
 
 
@@ -29,6 +30,7 @@ def test(cfg: Config | str | os.PathLike,
          wait_time: float = 2,
          pin_memory: bool = True,
          tta: bool = False,
+         maps: str | None = None,
          launcher: str = 'none') -> dict[str, Any]:
     """Test a checkpoint and log a table of its scores.
 
@@ -51,6 +53,8 @@ def test(cfg: Config | str | os.PathLike,
         pin_memory (bool): Let data loaders pin memory where there is a GPU. Defaults to True.
         tta (bool): Average over test-time augmentation: the config's ``tta_pipeline`` and
             ``tta_model``, or else the image and its mirror image. Defaults to False.
+        maps (str, optional): Put class maps on the predictions, for metrics: ``'inherent'``, or a
+            method of ``pytorch_grad_cam``. Defaults to None.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to
             ``'none'``.
 
@@ -63,7 +67,7 @@ def test(cfg: Config | str | os.PathLike,
         ValueError: If settings do not fit together.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
-    _check(checkpoint, out, out_item, tta, show or show_dir is not None)
+    _check(checkpoint, out, out_item, tta, show or show_dir is not None, maps is not None)
     set_work_dir(cfg, work_dir)
     cfg.load_from, cfg.resume = os.fspath(checkpoint), False
     if 'pretrained' in cfg.model.get('backbone', {}):
@@ -84,6 +88,10 @@ def test(cfg: Config | str | os.PathLike,
         })
     if tta:
         _set_tta(cfg)
+    if maps is not None:
+        is_cached = 'FeatureCache' in cfg.test_cfg.get('type', '')
+        cfg.test_cfg.update(
+            type=f'mmpretrain.{"FeatureCache" if is_cached else ""}ClassMapTestLoop', method=maps)
     set_loader_defaults(cfg, ('test_dataloader', ), pin_memory, persistent_workers=None)
     start_processes(cfg, launcher)
 
@@ -102,7 +110,7 @@ def test(cfg: Config | str | os.PathLike,
 
 
 def _check(checkpoint: str | os.PathLike, out: str | os.PathLike | None, out_item: str | None,
-           tta: bool, draws: bool) -> None:
+           tta: bool, draws: bool, with_maps: bool) -> None:
     """Raise where the arguments do not fit, before anything is built."""
     if out_item not in ('pred', 'metrics', None):
         raise ValueError("Expected argument `out_item` to be one of ('pred', 'metrics', None), but "
@@ -118,6 +126,9 @@ def _check(checkpoint: str | os.PathLike, out: str | os.PathLike | None, out_ite
     if tta and draws:
         raise ValueError('Expected one of `tta` and `show`/`show_dir`: a sample has several images '
                          'under test-time augmentation.')
+    if tta and with_maps:
+        raise ValueError('Expected one of `tta` and `maps`: the views of a sample have maps of '
+                         'their own.')
     if '://' not in os.fspath(checkpoint) and not Path(checkpoint).expanduser().is_file():
         raise FileNotFoundError(f'There is no checkpoint {os.fspath(checkpoint)}.')
 
@@ -125,13 +136,10 @@ def _check(checkpoint: str | os.PathLike, out: str | os.PathLike | None, out_ite
 def _set_tta(cfg: Config) -> None:
     """Put the test-time augmentation of the config, or a flip, in the place of its pipeline."""
     if 'tta_model' not in cfg:
-        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
+        cfg.tta_model = dict(type='mmpretrain.MultiLabelScoreTTA')
     dataset = cfg.test_dataloader.dataset
     if 'tta_pipeline' not in cfg:
-        *steps, pack = copy.deepcopy(dataset.pipeline)
-        # The first one's annotation is kept, so that it must be the image as it is.
-        flips = [dict(type='RandomFlipWithCells', prob=p) for p in (0., 1.)]
-        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+        cfg.tta_pipeline = flip_views(dataset.pipeline)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
     if 'visualization' in cfg.get('default_hooks', {}):

@@ -33,22 +33,33 @@ def predictions_with_maps(model: nn.Module,
     classifier = unwrap_classifier(model)
     if method != 'inherent':
         find_method(method)
-    feats = []
+    # Features of the forward pass that is under way; None outside, where the backbone may be run,
+    # too (to fill a feature cache, say), and nobody would take them away.
+    parts: list[tuple[torch.Tensor, ...]] | None = None
 
-    def keep_feats(module, args, output):
-        feats[:] = [output]
+    def begin(module, args):
+        nonlocal parts
+        parts = []
+
+    def keep(module, args, output):
+        if parts is not None:
+            parts.append(output if isinstance(output, tuple) else (output, ))
 
     def attach(module, args, kwargs, output):
+        nonlocal parts
+        # A backbone may have been run on a batch in parts.
+        feats = tuple(torch.cat(stage) for stage in zip(*parts)) if parts else None
+        parts = None
         if kwargs.get('mode', args[2] if len(args) > 2 else 'tensor') != 'predict':
             return
         inputs = kwargs['inputs'] if 'inputs' in kwargs else args[0]
-        maps = class_maps_of(classifier, inputs, method, classes,
-                             feats=feats.pop() if feats else None)
+        maps = class_maps_of(classifier, inputs, method, classes, feats)
         for sample, sample_maps in zip(output, maps):
             sample.set_field(sample_maps, 'pred_cam', dtype=torch.Tensor)
 
     handles = [
-        classifier.backbone.register_forward_hook(keep_feats),
+        classifier.register_forward_pre_hook(begin),
+        classifier.backbone.register_forward_hook(keep),
         classifier.register_forward_hook(attach, with_kwargs=True)
     ]
     try:

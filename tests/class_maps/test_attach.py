@@ -26,6 +26,22 @@ def test_predictions_carry_maps_of_one_pass(build, images):
         assert sample.to_dict()['pred_cam'].shape == (5, 3, 3)
 
 
+def test_backbone_that_runs_in_parts(build, images, monkeypatch):
+    """And what the backbone does outside the model does not get in between."""
+    model = build()
+    expected = class_maps_of(model, images)
+
+    def extract_in_parts(inputs, stage='neck'):
+        parts = [model.backbone(part) for part in inputs.split(2)]
+        return model.neck(tuple(torch.cat(feats) for feats in zip(*parts)))
+
+    monkeypatch.setattr(model, 'extract_feat', extract_in_parts)
+    with predictions_with_maps(model):
+        model.backbone(images)
+        samples = model.test_step(batch_of(images))
+    torch.testing.assert_close(torch.stack([s.pred_cam for s in samples]), expected)
+
+
 def test_wrapped_model_predicts_maps(build, images):
     model = nn.DataParallel(build())
     with predictions_with_maps(model, classes=[1]):

@@ -1,11 +1,10 @@
 """A classifier whose backbone stays as it is, whatever backbone it is given."""
 import torch
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from .data_preprocessor import FeatureDataPreprocessor
-
 
 # Images that the backbone is given at a time on CPU.
 CPU_CHUNK = 8
@@ -21,7 +20,8 @@ class FrozenBackboneClassifier(ImageClassifier):
     always, and it runs without autograd in training. The same holds for a neck without
     parameters; one with parameters is trained.
 
-    A tuple as ``inputs`` means features of backbone and neck, which are used as they are.
+    A tuple as ``inputs`` means features of backbone and neck, which are used as they are; only
+    maps that a pooling neck has not seen yet are pooled by it.
 
     Args:
         backbone (dict): Config of the backbone.
@@ -79,7 +79,7 @@ class FrozenBackboneClassifier(ImageClassifier):
 
         Args:
             inputs (Tensor | tuple[Tensor]): Images ``(N, 3, H, W)``, or features of the neck,
-                which are handed through.
+                which are handed through (maps are pooled if the neck pools globally).
             stage (str): ``'backbone'``, ``'neck'`` or ``'pre_logits'``. Defaults to ``'neck'``.
 
         Returns:
@@ -93,7 +93,8 @@ class FrozenBackboneClassifier(ImageClassifier):
             if stage == 'backbone':
                 raise ValueError('Expected images to extract features of stage "backbone", but got '
                                  'features of the neck.')
-            return inputs if stage == 'neck' else self.head.pre_logits(inputs)
+            feats = self._pool_stored_maps(inputs)
+            return feats if stage == 'neck' else self.head.pre_logits(feats)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
             feats = self._run_backbone(inputs)
             if stage == 'backbone':
@@ -103,6 +104,16 @@ class FrozenBackboneClassifier(ImageClassifier):
         if self.with_neck and not self.with_frozen_neck:
             feats = self.neck(feats)
         return feats if stage == 'neck' else self.head.pre_logits(feats)
+
+    def _pool_stored_maps(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Let a pooling neck see features that were stored as maps, for class maps say."""
+        is_pooling = isinstance(self.neck, GlobalAveragePooling)
+        return self.neck(feats) if is_pooling and all(x.dim() == 4 for x in feats) else feats
+
+    def _pool_globally(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not self.with_neck or not isinstance(self.neck, GlobalAveragePooling):
+            return feats
+        return tuple(self.neck(feat) if feat.dim() > 2 else feat for feat in feats)
 
     def _run_backbone(self, images: Tensor) -> tuple[Tensor, ...]:
         # Convolutional backbones are much faster in this format on CPU and under AMP; others do
