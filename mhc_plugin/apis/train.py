@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
@@ -115,8 +115,23 @@ def train(cfg: Config | str | os.PathLike,
             runner.logger.warning(note)
         if weights and weights != 'none':
             load_backbone(runner.model, weights)
+        scores = _LastScores()
+        runner.register_hook(scores)
         runner.train()
-    return _report(runner)
+    if scores.metrics is None and runner.val_loop is not None:
+        # The run before this one had trained to the end, but perhaps not said what that scored.
+        runner.val_loop.run()
+    return _report(runner, scores.metrics or {})
+
+
+class _LastScores(Hook):
+    """Remember what the last validation of this run gave."""
+
+    def __init__(self) -> None:
+        self.metrics: dict | None = None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self.metrics = metrics
 
 
 def _set_resume(cfg: Config, resume: bool | str | os.PathLike) -> list[str]:
@@ -163,17 +178,14 @@ def _set_hooks(cfg: Config) -> None:
     }
 
 
-def _report(runner: Runner) -> TrainResult:
+def _report(runner: Runner, metrics: dict) -> TrainResult:
     """Say where the checkpoint is and what it scored."""
-    checkpoint = best = None
+    checkpoint, best = (runner.cfg.load_from if runner.cfg.get('resume') else None), None
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
-            checkpoint, best = hook.last_ckpt, getattr(hook, 'best_ckpt_path', None)
-    metrics = {
-        name.removeprefix('val/'): float(history.current())
-        for name, history in runner.message_hub.log_scalars.items()
-        if name.startswith('val/') and name not in ('val/time', 'val/data_time')
-    }
+            checkpoint = hook.last_ckpt or checkpoint
+            best = getattr(hook, 'best_ckpt_path', None)
+    metrics = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     scores = ', '.join(f'{name} {value:.2f}' for name, value in metrics.items())
     if best is not None:
         runner.logger.info(f'Best checkpoint: {best}')

@@ -1,0 +1,65 @@
+"""Two processes with half the batch each do what one does."""
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from mhc_plugin import apis
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+# Heads without batch norm and dropout, an even number of images, and unknown targets, of which the
+# two halves of a batch have different numbers.
+OPTIONS = dict(
+    model__head__dropout=0.,
+    train_dataloader__dataset__pipeline=[
+        dict(type='ComposeTiles'),
+        dict(type='RandomFlipWithCells', prob=0.5),
+        dict(type='ForgetTargets'),
+        dict(type='PackInputs'),
+    ])
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def config_file(tiny_config, tmp_path):
+    path = tmp_path / 'unknown_targets.py'
+    tiny_config(**OPTIONS, experiment_name='two').dump(path)
+    return path
+
+
+def test_heads_without_batch_norm_get_the_weights_of_one_process(
+        tiny_config, config_file, state_dict, run, port, tmp_path):
+    one = apis.train(tiny_config(**OPTIONS), work_dir=tmp_path / 'one')
+    process = run('env', f'PORT={port}', HERE.parents[1] / 'tools' / 'dist_train.sh', config_file,
+                  2, '--work-dir', tmp_path / 'two')
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert 'batch_size=8' in (tmp_path / 'two' / config_file.name).read_text()
+
+    expected = state_dict(one.checkpoint)
+    weights = state_dict(tmp_path / 'two' / 'epoch_3.pth')
+    assert max((weights[name] - expected[name]).abs().max() for name in expected) < 1e-5
+    # From a standard deviation of 0.01: they have moved.
+    assert expected['head.fc.weight'].abs().max() > 0.1
+
+
+def test_batch_norm_and_scores(tiny_config, run, port, tmp_path):
+    given = apis.train(tiny_config(train_cfg__max_epochs=1), work_dir=tmp_path / 'given')
+    process = run(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
+                  f'--master_port={port}', HERE / 'two_processes.py', tmp_path, given.checkpoint)
+    assert process.returncode == 0, process.stderr[-3000:]
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['in_training'] == scores['of_checkpoint']
+    # 33 images: the sampler repeats one, which must not count twice.
+    assert scores['of_given'] == given.metrics
+    one = apis.test(tiny_config(), given.checkpoint, work_dir=tmp_path)
+    assert scores['of_given'] == one
