@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 from mmpretrain.registry import METRICS
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,7 @@ from torch import Tensor
 from mhc_plugin.functional.average_precision import EVAL_MODES, average_precision
 from mhc_plugin.functional.checks import check_choice
 
-from .samples import class_names, log_table, read_scores, stack_scores
+from .samples import class_names, in_test_loop, log_table, read_scores, stack_scores
 
 
 @METRICS.register_module()
@@ -93,8 +93,7 @@ class MultiLabelMeanAP(BaseMetric):
         mean_ap, num_averaged = ap.nanmean().item(), int((~ap.isnan()).sum())
 
         name = 'mAP' if self.eval_mode == 'area' else 'mAP_voc07'
-        in_test = MessageHub.get_current_instance().get_info('loop_stage') == 'test'
-        if self.average is None or in_test:
+        if self.average is None or in_test_loop():
             self._log_table(name, ap, positives, known)
         self._log_sentence(name, mean_ap, num_averaged, len(ap))
 

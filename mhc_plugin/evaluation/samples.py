@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from io import StringIO
 
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmpretrain.structures import label_to_onehot
 from rich.console import Console
 from rich.table import Table
@@ -32,10 +32,10 @@ def read_scores(data_sample: dict) -> tuple[Tensor, Tensor]:
     if pred_score is None:
         raise ValueError('Expected data samples with `pred_score`, but got one without. Is the '
                          'head a multi-label one?')
-    return own_copy(pred_score), _read_target(data_sample, len(pred_score))
+    return own_copy(pred_score), read_target(data_sample, len(pred_score))
 
 
-def _read_target(data_sample: dict, num_classes: int) -> Tensor:
+def read_target(data_sample: dict, num_classes: int) -> Tensor:
     gt_score = data_sample.get('gt_score')
     if gt_score is not None:
         if len(gt_score) != num_classes:
@@ -79,6 +79,11 @@ def class_names(dataset_meta: dict | None, num_classes: int) -> list[str]:
     if names is None or len(names) != num_classes:
         return [str(index) for index in range(num_classes)]
     return [str(name) for name in names]
+
+
+def in_test_loop() -> bool:
+    """Whether a Runner is testing (its RuntimeInfoHook says so), and tables are welcome."""
+    return MessageHub.get_current_instance().get_info('loop_stage') == 'test'
 
 
 def log_table(table: Table) -> None:
