@@ -1,3 +1,4 @@
-"""Hooks and optimizer wrappers."""
+"""Hooks, loops and optimizer wrappers."""
 from .hooks import *
+from .loops import *
 from .optimizers import *

@@ -139,3 +139,12 @@ def test_heads_work_in_mmpretrains_own_classifier():
     loss = model.loss(torch.rand(2, 3, 32, 32), batch()['data_samples'])['loss']
     loss.backward()
     assert model.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_maps_given_as_features_pass_a_neck_that_pools_globally():
+    model = tiny(neck=dict(type='GlobalAveragePooling'))
+    maps, vectors = torch.rand(2, 3, 4, 4), torch.rand(2, 5)
+    pooled, same, empty = model.extract_feat((maps, vectors, torch.empty(2, 0)))
+    torch.testing.assert_close(pooled, maps.mean((2, 3)))
+    assert same is vectors
+    assert empty.shape == (2, 0)
