@@ -61,7 +61,7 @@ def train(cfg: Config | str | os.PathLike,
         work_dir (str | PathLike, optional): Folder of logs and checkpoints. Defaults to None,
             which means the config's, or ``work_dirs/<name of the config>``.
         resume (bool | str | PathLike): A checkpoint to go on from, or True for the newest readable
-            one of ``work_dir``. Defaults to False.
+            one of ``work_dir``. Defaults to False, which means what the config says.
         amp (bool): Mixed precision: float16 on CUDA, bfloat16 on CPU. Defaults to False.
         no_validate (bool): Do not validate during training. Defaults to False.
         auto_scale_lr (bool): Scale the learning rate by the batch size of all processes over
@@ -136,6 +136,9 @@ class _LastScores(Hook):
 
 def _set_resume(cfg: Config, resume: bool | str | os.PathLike) -> list[str]:
     """Choose the checkpoint to go on from, and return what there is to say about it."""
+    if not resume and cfg.get('resume'):
+        # As MMEngine reads a config: from `load_from`, or else from the work dir.
+        resume = cfg.get('load_from') or True
     if not resume:
         return []
     cfg.resume = True

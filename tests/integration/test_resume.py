@@ -88,7 +88,7 @@ def test_two_checkpoints_are_kept(train_and_stop, tmp_path):
 
 
 def test_nothing_to_resume_from_yet(tiny_config, log_of, tmp_path):
-    apis.train(tiny_config(train_cfg__max_epochs=1), work_dir=tmp_path, resume=True)
+    apis.train(tiny_config(train_cfg__max_epochs=1, resume=True), work_dir=tmp_path)
     assert 'holds no checkpoint yet: training starts from the beginning' in log_of(tmp_path)
     assert (tmp_path / 'epoch_1.pth').is_file()
 
