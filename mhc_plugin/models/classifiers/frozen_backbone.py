@@ -107,12 +107,9 @@ class FrozenBackboneClassifier(ImageClassifier):
 
     def _pool_stored_maps(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Let a pooling neck see features that were stored as maps, for class maps say."""
-        is_pooling = isinstance(self.neck, GlobalAveragePooling)
-        return self.neck(feats) if is_pooling and all(x.dim() == 4 for x in feats) else feats
-
-    def _pool_globally(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if not self.with_neck or not isinstance(self.neck, GlobalAveragePooling):
+        if not isinstance(self.neck, GlobalAveragePooling):
             return feats
+        # Stages that no head reads are stored as (N, 0).
         return tuple(self.neck(feat) if feat.dim() > 2 else feat for feat in feats)
 
     def _run_backbone(self, images: Tensor) -> tuple[Tensor, ...]:
