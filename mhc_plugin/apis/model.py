@@ -60,7 +60,8 @@ def load_model(config: Config | str | os.PathLike,
         if checkpoint is None:
             model.init_weights()
         else:
-            loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+            loaded = load_checkpoint(
+                model, checkpoint, map_location='cpu', logger='current')
             _check_names(model, loaded.get('state_dict', loaded), checkpoint)
             meta = dict(loaded.get('meta', {}).get('dataset_meta') or {})
     if not meta.get('classes'):

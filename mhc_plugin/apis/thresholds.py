@@ -67,7 +67,7 @@ def store_thresholds(checkpoint: str | os.PathLike, thresholds: Sequence[float])
         ValueError: If the checkpoint names its classes and there are not as many thresholds.
     """
     path = Path(checkpoint)
-    content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='current')
     meta = content.setdefault('meta', {}).get('dataset_meta') or {}
     classes = meta.get('classes')
     if classes is not None and len(classes) != len(thresholds):

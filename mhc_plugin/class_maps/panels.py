@@ -152,7 +152,8 @@ def _layout(rows: int, columns: int, num_views: int, aspect: float):
     tile = 1.9 if rows * columns <= 24 else 1.5
     tile_width, tile_height = tile * min(aspect, 1.5), tile / max(aspect / 1.5, 1)
     gap, head, bar = 0.08, 0.5, 0.75
-    width = columns * (num_views * (tile_width + gap) + gap) + num_views * bar
+    cell = num_views * (tile_width + gap) + (0.25 if num_views > 1 else gap)
+    width = columns * cell + num_views * bar
     height = rows * (tile_height + head) + 0.4
     figure = Figure(figsize=(width, height), dpi=_DPI)
 
@@ -162,7 +163,7 @@ def _layout(rows: int, columns: int, num_views: int, aspect: float):
     axes = np.empty((rows, columns), dtype=object)
     for row in range(rows):
         for column in range(columns):
-            left = gap + column * (num_views * (tile_width + gap) + gap)
+            left = gap + column * cell
             top = row * (tile_height + head) + head
             axes[row, column] = [
                 add(left + v * (tile_width + gap), top, tile_width, tile_height)

@@ -1,0 +1,147 @@
+"""Tools that take images: class_maps.py, predict.py and the thresholds that test.py chooses."""
+import csv
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mhc_plugin import apis
+
+HERE = Path(__file__).parent
+TOOLS = HERE.parents[1] / 'tools'
+TINY = HERE / 'tiny.py'
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    """Run a tool in this process, in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
+
+    def run(name, *args):
+        spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        module.main()
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tiny_config, tmp_path_factory):
+    path = tmp_path_factory.mktemp('model') / 'model.pth'
+    model = apis.load_model(tiny_config(), device='cpu')
+    torch.manual_seed(0)
+    torch.nn.init.normal_(model.head.fc.weight)
+    classes = [str(digit) for digit in range(10)]
+    torch.save(dict(state_dict=model.state_dict(), message_hub={},
+                    meta=dict(dataset_meta=dict(classes=classes))), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, make_image):
+    for seed in range(3):
+        make_image(tmp_path / f'photos/{seed}.png', seed=seed)
+    (tmp_path / 'photos/broken.jpg').write_bytes(b'no image')
+    return tmp_path / 'photos'
+
+
+def test_panels_of_a_folder(tool, checkpoint, folder, tmp_path, capsys):
+    tool('class_maps', TINY, checkpoint, folder, '--classes', '7', '2', '--npz', '--topk', 3)
+    out, err = capsys.readouterr()
+    assert '3 panels in class_maps' in out
+    assert 'broken.jpg cannot be read as an image' in err.replace('\n', '')
+    written = sorted(path.name for path in (tmp_path / 'class_maps').iterdir())
+    assert written == [f'0000{i}_{i}.{suffix}' for i in range(3) for suffix in ('npz', 'png')]
+    raw = np.load(tmp_path / 'class_maps/00000_0.npz')
+    assert raw['classes'].tolist() == ['7', '2']
+    assert raw['maps_0'].shape[0] == 2
+
+
+def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
+    tool('class_maps', TINY, checkpoint, '--dataset', 'val', '--num', 1, '--compare', 'none',
+         '--npz', '--method', 'GradCAM', '--out-dir', 'out', '--classes', '1')
+    assert np.load(tmp_path / 'out/00000_image0.npz')['models'].tolist() == ['model', 'untrained']
+
+
+@pytest.mark.parametrize('inputs', [(), ('a.jpg', '--dataset', 'test')])
+def test_images_or_a_data_set(tool, checkpoint, inputs, capsys):
+    with pytest.raises(SystemExit):
+        tool('class_maps', TINY, checkpoint, *inputs)
+    assert 'give either images, folders or patterns, or --dataset' in capsys.readouterr().err
+
+
+def test_errors_are_one_sentence(tool, checkpoint, folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        tool('class_maps', TINY, checkpoint, folder, '--method', 'NoCAM')
+    assert ended.value.code == 1
+    assert "Error: Expected argument `method` to be 'inherent'" in capsys.readouterr().err
+
+
+def test_predictions_as_a_table(tool, checkpoint, folder, capsys):
+    tool('predict', TINY, checkpoint, folder, '--topk', 2)
+    text = capsys.readouterr().out
+    assert text.count('.png') == 3
+    assert 'not read' in text
+
+
+@pytest.mark.parametrize('suffix', ['json', 'csv'])
+def test_predictions_as_files(tool, checkpoint, folder, tmp_path, capsys, suffix):
+    tool('predict', TINY, checkpoint, folder, '--topk', 2, '--out', f'new/out.{suffix}')
+    assert 'broken.jpg' in capsys.readouterr().err
+    results = apis.MultiLabelInferencer(str(TINY), checkpoint, topk=2)([str(folder)])
+    with (tmp_path / f'new/out.{suffix}').open(newline='') as file:
+        rows = json.load(file) if suffix == 'json' else list(csv.DictReader(file))
+    assert [row['file'] for row in rows] == [result['img_path'] for result in results]
+    for row, result in zip(rows, results):
+        if 'error' in result:
+            assert row['error'] == result['error']
+            continue
+        labels = row['labels'] if suffix == 'json' else row['labels'].split('|')
+        assert labels == result['pred_class']
+        scores = row['scores'] if suffix == 'json' else row
+        assert float(scores['7']) == pytest.approx(float(result['pred_scores'][7]), abs=1e-5)
+
+
+def test_pictures_with_maps(tool, checkpoint, folder, tmp_path):
+    tool('predict', TINY, checkpoint, folder / '0.png', '--show-dir', 'show', '--maps')
+    assert [path.name for path in (tmp_path / 'show').iterdir()] == ['00000_0.png']
+
+
+def test_views_and_thresholds(tool, checkpoint, folder, capsys):
+    tool('predict', TINY, checkpoint, folder, '--tta', '--thr', *[1.1] * 10)
+    assert capsys.readouterr().out.count('(none)') == 3
+
+
+def test_nothing_could_be_read(tool, checkpoint, folder):
+    with pytest.raises(SystemExit) as ended:
+        tool('predict', TINY, checkpoint, folder / 'broken.jpg')
+    assert ended.value.code == 1
+
+
+@pytest.mark.parametrize(('args', 'words'), [
+    (('--out', 'x.txt'), "`out` to end in one of ('.json', '.csv'), but got 'x.txt'"),
+    (('--maps', ), '--maps needs --show-dir'),
+    (('--topk', '0'), 'integer of 1 or more'),
+])
+def test_options_that_do_not_fit(tool, checkpoint, folder, capsys, args, words):
+    with pytest.raises(SystemExit) as ended:
+        tool('predict', TINY, checkpoint, folder, *args)
+    assert ended.value.code in (1, 2)
+    assert words in capsys.readouterr().err
+
+
+def test_thresholds_are_chosen_and_predicted_by(tool, checkpoint, folder, tmp_path):
+    copy = tmp_path / 'copy.pth'
+    copy.write_bytes(checkpoint.read_bytes())
+    tool('test', TINY, copy, '--choose-thresholds', '--work-dir', 'work')
+    stored = torch.load(copy)['meta']['dataset_meta']['thresholds']
+    assert len(stored) == 10
+    assert apis.MultiLabelInferencer(str(TINY), copy).thr == stored
