@@ -122,7 +122,7 @@ class GridPointingGame(BaseMetric):
             f'{name}_matrix': _mean_matrix(results, 'shares', num_classes),
             f'{name}_chance_matrix': _mean_matrix(results, 'chance', num_classes),
         }
-        if self.per_class or in_test_loop():
+        if results and (self.per_class or in_test_loop()):
             log_per_class(name, metrics | lists, self.dataset_meta)
         return metrics | lists if self.per_class else metrics
 

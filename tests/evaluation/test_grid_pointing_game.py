@@ -89,8 +89,10 @@ def test_uniform_maps_are_at_chance_at_any_size():
         assert result['grid_pg_sure_q25'] == pytest.approx(25)
 
 
-def test_without_sure_composites_their_figures_are_nan():
-    result = strip(evaluate(make_samples(), sure_thr=1.))
+def test_without_sure_composites_their_figures_are_nan(log):
+    result = strip(evaluate(make_samples(), sure_thr=1., per_class=True))
+    assert 'grid_pg per class' in log()
+    assert 'grid_pg_sure per class' not in log()
     assert math.isnan(result['grid_pg_sure'])
     assert math.isnan(result['grid_pg_sure_median'])
     assert result['grid_pg_sure_num_maps'] == 0
