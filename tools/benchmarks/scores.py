@@ -32,9 +32,6 @@ def prepare(config: str, args: argparse.Namespace) -> Config:
     cfg.train_cfg = dict(type='FeatureCacheTrainLoop', max_epochs=args.epochs,
                          val_interval=args.epochs, views=args.views, cache_dir=args.cache_dir)
     cfg.val_cfg = dict(type='FeatureCacheValLoop', cache_dir=args.cache_dir)
-    scheduler = cfg.get('param_scheduler')
-    if isinstance(scheduler, dict) and 'T_max' in scheduler:
-        scheduler['T_max'] = args.epochs
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=args.epochs)
     cfg.default_hooks.logger.interval = 1000
     return cfg
