@@ -45,8 +45,8 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         max_labels (int, optional): Most classes present in an image. Defaults to None, no limit.
         max_images (int, optional): Most images, see :func:`choose_images`. Defaults to None, all.
         seed (int): Seed of that choice. Defaults to 0.
-        image_folder (str): Folder of the images, below ``data_root`` if relative. Defaults to '',
-            which means ``split``.
+        image_folder (str): Folder of the images, below ``data_root`` if relative; ``<split>`` in
+            it stands for ``split``. Defaults to ``'<split>'``.
         require_images (bool): Whether images that are not on disk are left out. Without, labels
             can be looked at before anything is downloaded. Defaults to True.
         class_file, label_file, box_file (str, optional): Files with other names, below
@@ -70,7 +70,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
                  max_labels: int | None = None,
                  max_images: int | None = None,
                  seed: int = 0,
-                 image_folder: str = '',
+                 image_folder: str = '<split>',
                  require_images: bool = True,
                  class_file: str | None = None,
                  label_file: str | None = None,
@@ -90,7 +90,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         super().__init__(
             ann_file='',
             data_root=str(data_root),
-            data_prefix=image_folder or split,
+            data_prefix=image_folder.replace('<split>', split),
             classes=classes,
             serialize_data=False,
             **kwargs)

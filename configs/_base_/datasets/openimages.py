@@ -8,7 +8,7 @@
 # for the splits train and test; other versions' names are found, too. MHC_OPENIMAGES_IMAGES names
 # another folder of images for all splits, below openimages/ if it is relative.
 data_root = '{{$MHC_DATA_ROOT:data}}/openimages'
-image_folder = '{{$MHC_OPENIMAGES_IMAGES:}}'
+image_folder = '{{$MHC_OPENIMAGES_IMAGES:<split>}}'
 
 # The counterparts of the ten VOC classes (see voc.py). On the development data, which has the VOC
 # images' labels under OpenImages' names, they are found among the counterparts of VOC's twenty by
