@@ -1,4 +1,5 @@
 """Every config builds, is what its name says, and is listed."""
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,8 @@ def test_config_is_what_its_name_says(path):
     assert cfg.optim_wrapper.optimizer.lr == 0.01
     if data in EPOCHS:
         assert cfg.train_cfg.max_epochs == EPOCHS[data]
+    if backbone != 'efficientnet-lite0' or importlib.util.find_spec('timm'):
+        assert MODELS.build(model).head.num_classes == cfg.num_classes
     metrics = {metric.type: metric for metric in cfg.test_evaluator}
     assert 'MultiLabelMeanAP' in metrics
     topk = metrics['TopKMultiLabelMetric']
