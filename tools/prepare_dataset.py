@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
         try:
             print(f'Written: {prepare(**options)}')
         except KeyboardInterrupt:
-            sys.exit('Interrupted; nothing was written.')
+            print('Interrupted; nothing was written.', file=sys.stderr)
+            sys.exit(130)
 
 
 def main() -> None:

@@ -154,7 +154,7 @@ def _write_subset(folder: Path, split: str, dataset: VOCSubset | OpenImagesSubse
         images_below=root,
         before=dataset.counts_before.to_dict(dataset.CLASSES),
         after=dataset.counts_after.to_dict(dataset.CLASSES),
-        left_out=dict(dataset.left_out),
+        left_out=dataset.left_out.counts,
         sources=[describe_file(source) for source in dataset.sources])
 
 

@@ -187,7 +187,7 @@ def _shares(patterns: np.ndarray, available: np.ndarray, total: int,
     num_classes = patterns.shape[1]
     sizes = patterns.sum(1)
     left = available.copy()
-    counts = np.zeros(num_classes)
+    counts = np.zeros(num_classes, np.int64)
     with_class = [rng.permutation(np.flatnonzero(column)) for column in patterns.T]
     open_classes = rng.permutation(num_classes)
     for _ in range(min(total, int(available[sizes > 0].sum()))):
@@ -198,9 +198,10 @@ def _shares(patterns: np.ndarray, available: np.ndarray, total: int,
             if len(members):
                 break
             open_classes = open_classes[open_classes != lowest]
-        # What one more image of a pattern adds to num_classes times the variance of the counts.
-        deviation = 2 * (counts - counts.mean()) + 1
-        cost = patterns[members] @ deviation - sizes[members]**2 / num_classes
+        # What one more image of a pattern adds to the variance of the counts, times num_classes
+        # squared: in integers, so that every machine finds the same ties.
+        deviation = 2 * (num_classes * counts - counts.sum()) + num_classes
+        cost = patterns[members] @ deviation - sizes[members]**2
         best = members[np.argmin(cost)]
         left[best] -= 1
         counts += patterns[best]

@@ -1,6 +1,6 @@
 """What the subsets of VOC and OpenImages share."""
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -16,17 +16,16 @@ from .transforms.boxes import BOX_KEYS, keeps_whole_image
 _MAX_LOGGED = 20
 
 
-class LeftOut(Counter):
+@dataclass
+class LeftOut:
     """How many of what could not be used, and where the first of them stands."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first: dict[str, str] = {}
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
 
     def add(self, what: str, where: str, number: int = 1) -> None:
         """Count ``number`` more of ``what``."""
         if number:
-            self[what] += number
+            self.counts[what] = self.counts.get(what, 0) + number
             self.first.setdefault(what, where)
 
 
@@ -102,8 +101,8 @@ class SubsetMixin(MultiLabelTargets):
     def _log(self) -> None:
         logger = MMLogger.get_current_instance()
         name = f'{type(self).__name__} {self.split}'
-        for what, number in self.left_out.items():
-            logger.warning(f'{name}: {what}: {number:,} (first: {self.left_out.first[what]})')
+        for what, number in self.left_out.counts.items():
+            logger.warning(f'{name}: {what}: {number:,} (see {self.left_out.first[what]})')
         before, after = self.counts_before, self.counts_after
         per_class = [f'{c} {n:,}' for c, n in zip(self.CLASSES, after.present) if n]
         if len(per_class) <= _MAX_LOGGED:

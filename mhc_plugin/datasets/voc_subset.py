@@ -172,6 +172,9 @@ class VOCSubset(SubsetMixin, VOC):
         return labels
 
     def _check_classes(self, seen: set[str]) -> None:
+        if len(self.class_to_idx) < len(self.CLASSES):
+            raise ValueError('Expected argument `classes` to name each class once, but got '
+                             f'{", ".join(self.CLASSES)}.')
         unknown = [name for name in self.CLASSES
                    if name not in self.METAINFO['classes'] and name not in seen]
         if unknown:

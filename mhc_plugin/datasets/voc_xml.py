@@ -129,7 +129,8 @@ class _ObjectHandler(ContentHandler):
             return
         self._text_size += len(content)
         if self._text_size > MAX_TEXT:
-            raise self._error(f'<{self._places[-1]}> holds more than {MAX_TEXT} characters.')
+            tag = self._places[-1].rpartition('/')[2]
+            raise self._error(f'<{tag}> holds more than {MAX_TEXT} characters.')
         self._text.append(content)
 
     def endElement(self, name: str) -> None:
