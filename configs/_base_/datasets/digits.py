@@ -50,3 +50,7 @@ val_dataloader = dict(
         length=500,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+# What every head looks at, before the first step, half way and at the end: pictures in
+# `vis_data/vis_image` of the work directory.
+custom_hooks = [dict(type='ClassMapHook', interval=5, num_images=2)]

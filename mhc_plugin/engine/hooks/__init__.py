@@ -1,5 +1,6 @@
 """Hooks for training."""
+from .class_map_hook import ClassMapHook
 from .reproducible_epoch_hook import ReproducibleEpochHook
 from .sync_trained_buffers_hook import SyncTrainedBuffersHook
 
-__all__ = ['ReproducibleEpochHook', 'SyncTrainedBuffersHook']
+__all__ = ['ClassMapHook', 'ReproducibleEpochHook', 'SyncTrainedBuffersHook']
