@@ -37,8 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
                             help='what says that a class is present (%(default)s)')
     openimages.add_argument('--no-depictions', action='store_true',
                             help='boxes of drawings and the like do not count')
-    openimages.add_argument('--image-folder', default='', metavar='FOLDER',
-                            help='images, below ROOT if relative, instead of the name of the split')
+    openimages.add_argument('--image-folder', default='<split>', metavar='FOLDER',
+                            help='where the images are, below ROOT if relative (%(default)s)')
     openimages.add_argument('--before-download', action='store_true',
                             help='choose among all images that the files name, also those that '
                             'are not on disk')

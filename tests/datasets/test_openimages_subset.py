@@ -126,11 +126,11 @@ def test_images_that_are_not_on_disk_are_left_out_and_counted(make_openimages, t
 
 
 def test_images_may_be_in_another_folder(root, tmp_path):
-    (root / 'train').rename(tmp_path / 'images')
-    for folder in ('../images', str(tmp_path / 'images')):
+    (root / 'train').rename(tmp_path / 'train')
+    for folder in ('../train', '../<split>', str(tmp_path / 'train')):
         dataset = OpenImagesSubset(str(root), classes=CLASSES, image_folder=folder)
         assert len(dataset) == 4
-        assert dataset.get_data_info(0)['img_path'].endswith('images/a.jpg')
+        assert dataset.get_data_info(0)['img_path'].endswith('/train/a.jpg')
     with pytest.raises(FileNotFoundError, match=r"`image_folder` .*openimages/train'"):
         OpenImagesSubset(str(root), classes=CLASSES)
 

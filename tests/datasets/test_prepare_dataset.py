@@ -217,7 +217,9 @@ def test_tool_passes_its_options_on(voc, make_openimages, tmp_path, monkeypatch,
     assert run_tool(monkeypatch, 'openimages', '--data-root', root, '--out', tmp_path / 'b',
                     '--splits', 'train', '--before-download', '--labels', 'both', '--no-depictions',
                     '--min-labels', 1, '--num-classes', 1) == 0
-    assert read_card(tmp_path / 'b')['classes'] == ['Cat']
+    card = read_card(tmp_path / 'b')
+    assert card['classes'] == ['Cat']
+    assert card['splits']['train']['images_below'] == str(root / 'train')
 
     assert run_tool(monkeypatch, 'splice', 'digits', '--out', tmp_path / 'c', '--parts', 'test',
                     '--cfg-options', 'test_dataloader.dataset.length=2') == 0
