@@ -114,6 +114,7 @@ def test_images_that_are_not_on_disk_are_left_out_and_counted(make_openimages, t
     dataset = OpenImagesSubset(str(root), classes=CLASSES, labels='both', with_boxes=True)
     assert named_scores(dataset) == dict(b=[1, 1], d=[-1, 0])
     assert dataset.get_data_info(0)['gt_bboxes_labels'].tolist() == [0, 1]
+    assert len(dataset.data_list.boxes.corners) == 2
     assert dataset.left_out.counts == {
         'images without a file': 2, 'their rows of the chosen classes': 3}
     everything = OpenImagesSubset(str(root), classes=CLASSES, require_images=False)

@@ -154,6 +154,8 @@ def test_of_several_roots_those_without_the_split_are_left_out(make_voc, tmp_pat
 def test_split_of_one_class_names_images(root):
     (root / 'ImageSets/Main/dog_trainval.txt').write_text('b -1\na  1\n\nc 0\nb 1\n')
     assert names(VOCSubset(str(root), 'dog_trainval', classes=CLASSES)) == list('bac')
+    # The line of a name that is repeated is its first.
+    assert read_split(root / 'ImageSets/Main/dog_trainval.txt') == dict(b=1, a=2, c=4)
 
 
 def test_what_is_missing_is_left_out_counted_and_logged(root, monkeypatch):
