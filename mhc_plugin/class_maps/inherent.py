@@ -44,21 +44,26 @@ def inherent_maps(model: nn.Module,
     # Without autocast: maps are compared between classes, and the heads are small.
     with torch.no_grad(), torch.autocast(feats[-1].device.type, enabled=False):
         feats = tuple(feat.to(dtype) for feat in feats)
-        pooled_by_head = _feats_with_own_maps(model, feats, given)
-        if pooled_by_head is not None:
-            maps = model.head.class_maps(pooled_by_head)
-            return maps if classes is None else maps[:, list(classes)]
-        feats = check_maps(feats, 'features')
-        weight = _linear_weight(model)
-        if weight is not None:
-            weight = weight if classes is None else weight[list(classes)]
-            return F.conv2d(feats[-1], weight[:, :, None, None]).clamp_(min=0)
-        return _gradient_maps(model, feats, classes)
+        maps = closed_form_maps(model, feats, given)
+        if maps is None:
+            return _gradient_maps(model, check_maps(feats, 'features'), classes)
+        return maps if classes is None else maps[:, list(classes)]
 
 
-def has_closed_form(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> bool:
-    """Whether the model's inherent maps of its backbone's features need no gradient."""
-    return _feats_with_own_maps(model, feats) is not None or _linear_weight(model) is not None
+def closed_form_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
+                     given: bool = False) -> torch.Tensor | None:
+    """Inherent maps of all classes by tensor operations alone, or None where there are none.
+
+    Arguments are those of :func:`inherent_maps`, which says more.
+    """
+    pooled_by_head = _feats_with_own_maps(model, feats, given)
+    if pooled_by_head is not None:
+        return model.head.class_maps(pooled_by_head)
+    neck, head = getattr(model, 'neck', None), model.head
+    if type(neck) is not GlobalAveragePooling or type(head) not in _LINEAR_HEADS:
+        return None
+    x = check_maps(feats, 'features')[-1]
+    return F.conv2d(x, head.fc.weight[:, :, None, None]).clamp(min=0)
 
 
 def _apply_neck(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -74,14 +79,6 @@ def _feats_with_own_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
         return feats
     necked = model.neck(check_maps(feats, 'features'))
     return necked if all(feat.dim() == 4 for feat in necked) else None
-
-
-def _linear_weight(model: nn.Module) -> torch.Tensor | None:
-    """Give the weight (num_classes, C) of an average pool and one linear layer, or None."""
-    neck, head = getattr(model, 'neck', None), model.head
-    if type(neck) is not GlobalAveragePooling or type(head) not in _LINEAR_HEADS:
-        return None
-    return head.fc.weight
 
 
 def _gradient_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
