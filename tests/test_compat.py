@@ -196,6 +196,28 @@ class TestConfigs:
         assert compat.config_root() == package / '.mim'
 
 
+def test_config_is_formatted_once(monkeypatch):
+    import yapf.yapflib.yapf_api as yapf_api
+    calls = []
+    original = yapf_api.FormatCode
+
+    def counting(*args, **kwargs):
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(yapf_api, 'FormatCode', counting)
+    monkeypatch.setattr('mmengine.config.config.FormatCode', counting, raising=False)
+    one, other = Config(dict(a=dict(b=[1, 2]), c='x')), Config(dict(a=1))
+    text = one.pretty_text
+    assert Config.fromstring(text, '.py').to_dict() == one.to_dict()
+    assert one.pretty_text == text
+    assert len(calls) == 1
+    one.a.b.append(3)
+    assert Config.fromstring(one.pretty_text, '.py').a.b == [1, 2, 3]
+    assert Config.fromstring(other.pretty_text, '.py').a == 1
+    assert len(calls) == 3
+
+
 def test_models_by_name():
     names = mmpretrain.list_models('efficientnet-lite0_multifc_*')
     assert 'efficientnet-lite0_multifc_digits' in names
