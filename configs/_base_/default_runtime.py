@@ -7,10 +7,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Every ten epochs: with stored features an epoch takes less time than a checkpoint.
     # Two, since a run that is killed while it writes one must find another. No `save_best`: the
     # data sets have a training and a test part only, and the best epoch of a test is not a result.
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     # A resumed run repeats the uninterrupted one.

@@ -13,6 +13,3 @@ model = dict(
         num_classes=10,
         in_channels=1280,
         loss=dict(type='PerHeadBCELoss', head_reduction='sum')))
-
-# The schedule has ten epochs.
-default_hooks = dict(checkpoint=dict(interval=1))

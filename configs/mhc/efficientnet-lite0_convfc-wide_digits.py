@@ -7,6 +7,3 @@ _base_ = [
 
 # 16 channels for each of the ten classes: the capacity of MultiConv.
 model = dict(head=dict(type='ConvClsHead', conv_channels=160))
-
-# The schedule has ten epochs.
-default_hooks = dict(checkpoint=dict(interval=1))

@@ -6,6 +6,3 @@ _base_ = [
 ]
 
 model = dict(head=dict(type='ConvMultiHeadClsHead'))
-
-# The schedule has ten epochs.
-default_hooks = dict(checkpoint=dict(interval=1))

@@ -4,6 +4,3 @@ _base_ = [
     '../_base_/schedules/sgd_demo.py',
     '../_base_/default_runtime.py',
 ]
-
-# The schedule has ten epochs.
-default_hooks = dict(checkpoint=dict(interval=1))

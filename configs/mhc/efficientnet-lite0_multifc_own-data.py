@@ -6,6 +6,3 @@ _base_ = [
 ]
 
 model = dict(head=dict(num_classes={{_base_.num_classes}}))
-
-# The schedule has ten epochs.
-default_hooks = dict(checkpoint=dict(interval=1))

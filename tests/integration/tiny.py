@@ -61,4 +61,3 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=3)
 optim_wrapper = dict(optimizer=dict(lr=0.2))
 total_batch_size = 16
-default_hooks = dict(checkpoint=dict(interval=1))

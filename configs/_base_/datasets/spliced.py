@@ -32,7 +32,7 @@ tta_pipeline = [
         ]),
 ]
 
-# 128 in total: tools/train.py divides it among the processes.
+# `batch_size` is per process: 128 in total on one.
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
