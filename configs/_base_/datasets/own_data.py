@@ -26,7 +26,7 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# `batch_size` is per process: 128 in total on one.
+# 128 in total: tools/train.py divides it among the processes.
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,

@@ -33,7 +33,7 @@ test_pipeline = [
         algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
 ]
 
-# `batch_size` is per process: 128 in total on one.
+# 128 in total: tools/train.py divides it among the processes.
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
