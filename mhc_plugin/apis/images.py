@@ -161,6 +161,13 @@ def test_dataset(cfg: Config) -> dict:
     return dataset
 
 
+def test_image_size(cfg: Config) -> tuple[int, int]:
+    """Give height and width of what the test pipeline makes of a square image."""
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    height, width = ImagePipeline(cfg)(pixels)['inputs'].shape[-2:]
+    return height, width
+
+
 def inner_dataset(dataset: dict | None) -> dict | None:
     """Give the first config with a pipeline inside wrappers of a data set, or None."""
     while dataset is not None and 'pipeline' not in dataset:

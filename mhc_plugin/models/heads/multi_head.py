@@ -74,7 +74,8 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
             spread = gradient.flatten(1, 2) @ gathered
         else:
             spread = gradient @ gathered.unflatten(1, (self.num_heads, -1))
-        return spread.reshape(len(gathered), -1, *contributions.shape[2:])
+        # `len()` of a tensor would close the batch of an export.
+        return spread.reshape(gathered.shape[0], -1, *contributions.shape[2:])
 
     def _gradient(self, pooled: Tensor) -> Tensor:
         """Derivative of every logit by its head's input, ``(N, num_heads, widest group, K)``."""
