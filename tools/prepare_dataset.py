@@ -42,7 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
     openimages.add_argument('--before-download', action='store_true',
                             help='choose among all images that the files name, also those that '
                             'are not on disk')
-    openimages.add_argument('--class-file', metavar='CSV', help='file of class names')
+    for what in ('class', 'label', 'box'):
+        openimages.add_argument(f'--{what}-file', metavar='CSV',
+                                help='a file with another than its usual name, below ROOT if '
+                                'relative; <split> stands for the split')
     add_choice(openimages)
 
     splice = commands.add_parser('splice', help='composites of a spliced dataset as PNG files')

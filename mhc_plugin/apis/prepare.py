@@ -13,8 +13,9 @@ from PIL import Image
 from rich.progress import track
 
 from mhc_plugin import compat
-from mhc_plugin.datasets import OpenImagesSubset, SplicedDataset, VOCSubset, choose_classes
+from mhc_plugin.datasets import OpenImagesSubset, SplicedDataset, VOCSubset
 from mhc_plugin.datasets.report import print_counts
+from mhc_plugin.datasets.subset import chosen_classes
 from mhc_plugin.datasets.writing import (
     describe_file,
     new_folder,
@@ -121,8 +122,8 @@ def _prepare(out: str | os.PathLike, dataset_type: type, common: dict, splits: S
     with new_folder(out) as folder:
         chosen_by = None
         if classes is None:
-            classes = _choose_classes(dataset_type, common, splits[0], num_classes, choice)
             chosen_by = dict(split=splits[0], num_classes=num_classes)
+            classes = chosen_classes(dataset_type, dict(chosen_by, **choice), **common)
         card = _card(dataset_type.__name__, settings=dict(common, **choice), classes=list(classes),
                      classes_chosen_by=chosen_by, splits={})
         for split in splits:
@@ -130,13 +131,6 @@ def _prepare(out: str | os.PathLike, dataset_type: type, common: dict, splits: S
             card['splits'][split] = _write_subset(folder, split, dataset)
         _write_card(folder, card)
     return Path(out)
-
-
-def _choose_classes(dataset_type: type, common: dict, split: str, num_classes: int,
-                    choice: dict) -> list[str]:
-    everything = dataset_type(split=split, **common)
-    chosen = choose_classes(everything.data_list.labels, num_classes, **choice)
-    return [everything.CLASSES[i] for i in chosen]
 
 
 def _write_subset(folder: Path, split: str, dataset: VOCSubset | OpenImagesSubset) -> dict:

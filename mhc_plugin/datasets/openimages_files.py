@@ -30,13 +30,17 @@ def find_class_file(root: Path, given: str | None = None) -> Path:
 def find_label_file(root: Path, split: str, given: str | None = None) -> Path:
     """Find the verified image-level labels of a split, those of the boxable classes first."""
     names = [*_split_names(_LABEL_NAMES, split), 'annotations-human.csv']
-    return _find(root, given, 'label_file', (*_FOLDERS, *_SPLITS[split]), names)
+    return _find(root, _of_split(given, split), 'label_file', (*_FOLDERS, *_SPLITS[split]), names)
 
 
 def find_box_file(root: Path, split: str, given: str | None = None) -> Path:
     """Find the boxes of a split."""
     names = [*_split_names(_BOX_NAMES, split), 'annotations-human-bbox.csv']
-    return _find(root, given, 'box_file', (*_FOLDERS, *_SPLITS[split]), names)
+    return _find(root, _of_split(given, split), 'box_file', (*_FOLDERS, *_SPLITS[split]), names)
+
+
+def _of_split(given: str | None, split: str) -> str | None:
+    return None if given is None else given.replace('<split>', split)
 
 
 def _split_names(names: Sequence[str], split: str) -> Iterator[str]:

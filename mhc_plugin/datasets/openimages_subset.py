@@ -12,7 +12,7 @@ from .openimages import OpenImagesFiles, read_annotations, resolve_classes
 from .openimages_csv import read_class_descriptions
 from .openimages_files import check_split
 from .sample_table import SampleTable
-from .subset import SubsetMixin
+from .subset import SubsetMixin, chosen_classes
 
 _LABELS = ('image', 'boxes', 'both')
 
@@ -33,8 +33,10 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
     Args:
         data_root (str): Folder of the CSV files.
         split (str): 'train', 'validation' or 'test'. Defaults to 'train'.
-        classes (Sequence[str] | str, optional): Display names or MIDs of the classes, or a file
-            with one a line. Defaults to None, which means all that the file of classes names.
+        classes (Sequence[str] | str | dict, optional): Display names or MIDs of the classes, or a
+            file with one a line; or how to choose some: ``dict(split='train')`` and arguments of
+            :func:`choose_classes`. Defaults to None, which means all that the file of classes
+            names.
         labels (str): What says that a class is present: 'image' (verified image-level labels),
             'boxes' (a box of it; nothing is then known to be absent) or 'both'.
             Defaults to 'image'.
@@ -50,7 +52,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         require_images (bool): Whether images that are not on disk are left out. Without, labels
             can be looked at before anything is downloaded. Defaults to True.
         class_file, label_file, box_file (str, optional): Files with other names, below
-            ``data_root`` if relative. Defaults to None.
+            ``data_root`` if relative; ``<split>`` stands for ``split``. Defaults to None.
         **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -62,7 +64,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
     def __init__(self,
                  data_root: str,
                  split: str = 'train',
-                 classes: Sequence[str] | str | None = None,
+                 classes: Sequence[str] | str | dict | None = None,
                  labels: str = 'image',
                  with_boxes: bool = False,
                  depictions: bool = True,
@@ -87,6 +89,16 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         self.require_images = require_images
         self.file_names = dict(class_file=class_file, label_file=label_file, box_file=box_file)
         self.init_subset(min_labels, max_labels, max_images, seed)
+        if isinstance(classes, dict):
+            classes = chosen_classes(
+                OpenImagesSubset,
+                classes,
+                data_root=data_root,
+                labels=labels,
+                depictions=depictions,
+                image_folder=image_folder,
+                require_images=require_images,
+                **self.file_names)
         super().__init__(
             ann_file='',
             data_root=str(data_root),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from mmengine.logging import MMLogger
 
-from .choose import check_limits, choose_images
+from .choose import check_limits, choose_classes, choose_images
 from .errors import AnnotationError
 from .report import LabelCounts, count_labels
 from .sample_table import SampleTable
@@ -27,6 +27,25 @@ class LeftOut:
         if number:
             self.counts[what] = self.counts.get(what, 0) + number
             self.first.setdefault(what, where)
+
+
+def chosen_classes(dataset_type: type, choice: dict, **arguments) -> list[str]:
+    """Choose classes by one split, so that the datasets of all splits agree on them.
+
+    Args:
+        dataset_type (type): A subset dataset.
+        choice (dict): ``split``, and arguments of :func:`choose_classes`.
+        **arguments: Other arguments of the dataset.
+
+    Raises:
+        ValueError: If ``choice`` names no split.
+    """
+    choice = dict(choice)
+    if 'split' not in choice:
+        raise ValueError('Expected argument `classes`, where it says how to choose, to name the '
+                         f'`split` that decides, but got {choice}.')
+    everything = dataset_type(split=choice.pop('split'), **arguments)
+    return [everything.CLASSES[i] for i in choose_classes(everything.data_list.labels, **choice)]
 
 
 class SubsetMixin(MultiLabelTargets):

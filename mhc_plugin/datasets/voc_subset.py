@@ -12,7 +12,7 @@ from .data_root import check_path
 from .errors import AnnotationError
 from .label_table import BoxTable, LabelTable
 from .sample_table import SampleTable
-from .subset import SubsetMixin
+from .subset import SubsetMixin, chosen_classes
 from .voc_xml import VOCObject, read_voc_xml
 
 _DIFFICULT = dict(unknown=-1, positive=1, negative=0)
@@ -40,8 +40,9 @@ class VOCSubset(SubsetMixin, VOC):
             warning, as VOC2012 has no labels for 'test'.
         split (str): Name of a file in ``ImageSets/Main``; files of one class, such as
             ``dog_train``, name images, too. Defaults to 'trainval'.
-        classes (Sequence[str] | str, optional): Names of the classes, or a file with one a line.
-            Defaults to None, which means VOC's twenty.
+        classes (Sequence[str] | str | dict, optional): Names of the classes, or a file with one a
+            line; or how to choose some of VOC's twenty: ``dict(split='trainval')`` and arguments
+            of :func:`choose_classes`. Defaults to None, which means VOC's twenty.
         difficult (str): What a class is whose objects are all difficult: 'unknown', 'positive' or
             'negative'. Defaults to 'unknown'.
         min_labels (int): Fewest classes present in an image. Defaults to 0.
@@ -59,7 +60,7 @@ class VOCSubset(SubsetMixin, VOC):
     def __init__(self,
                  data_root: str | Sequence[str],
                  split: str = 'trainval',
-                 classes: Sequence[str] | str | None = None,
+                 classes: Sequence[str] | str | dict | None = None,
                  difficult: str = 'unknown',
                  min_labels: int = 0,
                  max_labels: int | None = None,
@@ -76,6 +77,9 @@ class VOCSubset(SubsetMixin, VOC):
         self.difficult = difficult
         self.split = split
         self.init_subset(min_labels, max_labels, max_images, seed)
+        if isinstance(classes, dict):
+            classes = chosen_classes(
+                VOCSubset, classes, data_root=data_root, difficult=difficult)
         # Given a path, MMPretrain's VOC leaves `split` alone, of which it allows four.
         super().__init__(
             data_root=str(self.roots[0]),

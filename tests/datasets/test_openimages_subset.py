@@ -59,6 +59,14 @@ def test_classes_by_name_mid_or_all(root):
     assert everything.get_cat_ids(2) == [2]
 
 
+def test_classes_are_chosen_by_one_split_for_all(make_openimages, tmp_path):
+    root = make_openimages(tmp_path / 'oi', [('a', '/m/cup', 1), ('a', '/m/dog', 1)])
+    make_openimages(root, [('b', '/m/cat', 1), ('b', '/m/dog', 0)], split='test')
+    dataset = OpenImagesSubset(str(root), 'test', classes=dict(split='train', num_classes=2))
+    assert dataset.metainfo['classes'] == ('Dog', 'Cup, coffee')
+    assert dataset.gt_scores().tolist() == [[0, -1]]
+
+
 def test_classes_that_are_not_there_are_refused():
     names = {'/m/1': 'Mouse', '/m/2': 'Mouse', '/m/3': 'Cattle'}
     assert resolve_classes(names, ['/m/2', 'Cattle']) == {'/m/2': 'Mouse', '/m/3': 'Cattle'}
@@ -188,11 +196,11 @@ def test_files_are_found_by_the_names_of_all_versions(tmp_path, find, name):
 
 
 def test_file_of_another_name_is_an_option(root):
-    (root / 'train-annotations-human-imagelabels-boxable.csv').rename(root / 'l.csv')
+    (root / 'train-annotations-human-imagelabels-boxable.csv').rename(root / 'train/l.csv')
     (root / 'class-descriptions-boxable.csv').rename(root / 'c.csv')
     (root / 'train-annotations-bbox.csv').rename(root / 'b.csv')
-    dataset = OpenImagesSubset(str(root), classes=CLASSES, labels='both', label_file='l.csv',
-                               class_file='c.csv', box_file='b.csv')
+    dataset = OpenImagesSubset(str(root), classes=CLASSES, labels='both', class_file='c.csv',
+                               label_file='<split>/l.csv', box_file='b.csv')
     assert len(dataset) == 4
     with pytest.raises(FileNotFoundError, match='`data_root`'):
         OpenImagesSubset(str(root / 'none'), classes=CLASSES)

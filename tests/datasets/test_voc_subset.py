@@ -188,6 +188,18 @@ def test_own_classes_are_taken_if_an_annotation_names_them(make_voc, tmp_path):
         VOCSubset(str(root), classes=['sheeep', 'cat'])
 
 
+def test_classes_are_chosen_by_one_split_for_all(make_voc, tmp_path):
+    root = make_voc(tmp_path / 'VOC', {'a': [('cat', 0), ('sofa', 0)], 'b': [('dog', 0)]})
+    make_voc(root, {'c': [('dog', 0), ('bird', 0)]}, split='test')
+    choice = dict(split='trainval', num_classes=2)
+    for split in ('trainval', 'test'):
+        dataset = VOCSubset(str(root), split, classes=choice)
+        assert dataset.metainfo['classes'] == ('cat', 'sofa')
+    assert dataset.gt_scores().tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match='to name the `split` that decides'):
+        VOCSubset(str(root), classes=dict(num_classes=2))
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(difficult='maybe'), "`difficult` to be one of unknown, positive, negative, but got 'may"),
     (dict(data_root=[]), r'`data_root` to be one path or several, but got \[\]'),
