@@ -14,6 +14,7 @@ from mmpretrain import get_model
 from torch import nn
 
 from mhc_plugin.datasets.seeding import seeded
+from mhc_plugin.models.backbone_weights import BACKBONE, RECORD, holds_backbone
 
 from .config import load_config
 from .errors import explain_downloads
@@ -48,8 +49,8 @@ def load_model(config: Config | str | os.PathLike,
         checkpoint = os.fspath(checkpoint)
         if '://' not in checkpoint and not Path(checkpoint).is_file():
             raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
-        if 'pretrained' in cfg.model.get('backbone', {}):
-            # timm's models download when they are built; the checkpoint holds the weights.
+        if cfg.model.get('backbone', {}).get('pretrained') and holds_backbone(checkpoint):
+            # timm's models download when they are built.
             cfg.model.backbone.pretrained = False
     seed = cfg.get('randomness', {}).get('seed') or 0
     with explain_downloads(cfg), seeded(seed), _quiet():
@@ -104,6 +105,9 @@ def _check_names(model: nn.Module, state: dict, checkpoint: str) -> None:
     """Raise where MMEngine only warns: a head without its weights predicts noise."""
     own = model.state_dict()
     state = {name.removeprefix('module.'): value for name, value in state.items()}
+    if RECORD in state:
+        # Loading has made sure that the backbone is the one it was trained on.
+        own = {name: value for name, value in own.items() if not name.startswith(BACKBONE)}
     wrong = [f'{name} {tuple(value.shape)}' for name, value in own.items()
              if name not in state or state[name].shape != value.shape]
     if wrong:

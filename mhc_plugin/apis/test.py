@@ -10,6 +10,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
+from mhc_plugin.models.backbone_weights import holds_backbone
+
 from .config import load_config
 from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
 from .errors import explain_downloads
@@ -70,8 +72,8 @@ def test(cfg: Config | str | os.PathLike,
     _check(checkpoint, out, out_item, tta, show or show_dir is not None, maps is not None)
     set_work_dir(cfg, work_dir)
     cfg.load_from, cfg.resume = os.fspath(checkpoint), False
-    if 'pretrained' in cfg.model.get('backbone', {}):
-        # timm's models download when they are built; the checkpoint holds the weights.
+    if cfg.model.get('backbone', {}).get('pretrained') and holds_backbone(checkpoint):
+        # timm's models download when they are built.
         cfg.model.backbone.pretrained = False
     if amp:
         cfg.test_cfg.fp16 = True

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .hashing import hash_array, hash_tensors
+from mhc_plugin.functional.tensor_hash import hash_tensors, hash_weights
+
+from .hashing import hash_array
 from .versions import UndescribableError, code_version, qualified_name
 
 FileHash = Callable[[str], str]
@@ -172,9 +174,8 @@ class _Describer:
         return dict(code=qualified_name(type(value)), **code_version(type(value)), state=state)
 
     def module(self, value: nn.Module) -> dict:
-        tensors = [*value.named_parameters(), *value.named_buffers()]
         return dict(
-            weights=hash_tensors(tensors),
+            weights=hash_weights(value),
             modules={name: self.submodule(part) for name, part in value.named_modules()})
 
     def submodule(self, value: nn.Module) -> dict:

@@ -1,14 +1,11 @@
-"""Hashes of content: files, arrays and weights."""
+"""Hashes of content: files and arrays."""
 import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 BLOCK = 1 << 20
 # A file that was written this shortly before it was hashed may be written again within the same
@@ -35,22 +32,6 @@ def hash_array(array: np.ndarray) -> str:
         raise TypeError(f'Expected an array of plain values, but got dtype {array.dtype}.')
     digest = hashlib.sha256(f'{array.dtype.str}{array.shape}'.encode())
     digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
-
-
-def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of named tensors: names, dtypes, shapes and values.
-
-    Device, memory format and whether a gradient is needed make no difference, nor does the order.
-
-    Args:
-        tensors (Iterable[tuple[str, Tensor]]): Such as ``module.named_parameters()``.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from mmpretrain.models import GlobalAveragePooling, ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..backbone_weights import BACKBONE, BackboneRecord
 from .data_preprocessor import FeatureDataPreprocessor
 
 # Images that the backbone is given at a time on CPU.
@@ -71,6 +72,15 @@ class FrozenBackboneClassifier(ImageClassifier):
         super().train(mode)
         self.freeze()
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        """Take the model's own backbone where a checkpoint holds none but says which it was."""
+        record = BackboneRecord.pop_from(state_dict, prefix)
+        if record is not None:
+            record.restore(self)
+            state_dict.update(
+                {f'{prefix}{BACKBONE}{name}': x for name, x in self.backbone.state_dict().items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extract_feat(self,
                      inputs: Tensor | tuple[Tensor, ...],
