@@ -2,6 +2,7 @@
 import argparse
 
 from mhc_plugin.apis import load_config, train
+from mhc_plugin.apis.caching import add_cache_arguments, cache_options
 from mhc_plugin.apis.cli import add_common_arguments, one_sentence_errors, parse_args
 
 
@@ -34,6 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         help='a checkpoint of the backbone, or of a model that has it, in the place of the '
         'published weights; `none` for random weights')
     parser.add_argument('--seed', type=int, help="seed in the place of the config's")
+    parser.add_argument(
+        '--small-checkpoints',
+        action='store_true',
+        help='save only what is trained, and the name of the backbone')
+    add_cache_arguments(parser)
     add_common_arguments(parser)
     return parser
 
@@ -52,7 +58,9 @@ def main() -> None:
             persistent_workers=not args.no_persistent_workers,
             launcher=args.launcher,
             seed=args.seed,
-            backbone_weights=args.backbone_weights)
+            backbone_weights=args.backbone_weights,
+            feature_cache=cache_options(args),
+            small_checkpoints=args.small_checkpoints)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@ import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
@@ -10,6 +11,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
 from .backbone_weights import load_backbone, replace_pretrained
+from .caching import set_feature_cache
 from .checkpoints import newest_readable, what_is_wrong
 from .config import load_config
 from .environment import (
@@ -49,7 +51,9 @@ def train(cfg: Config | str | os.PathLike,
           persistent_workers: bool = True,
           launcher: str = 'none',
           seed: int | None = None,
-          backbone_weights: str | os.PathLike | None = None) -> TrainResult:
+          backbone_weights: str | os.PathLike | None = None,
+          feature_cache: dict[str, Any] | None = None,
+          small_checkpoints: bool = False) -> TrainResult:
     """Train a model.
 
     Whatever the config, epochs are made reproducible (:class:`ReproducibleEpochHook`) and batch
@@ -75,6 +79,11 @@ def train(cfg: Config | str | os.PathLike,
         backbone_weights (str | PathLike, optional): A checkpoint of the backbone or of a model
             that has it, or ``'none'`` for random weights, in the place of the published ones.
             Defaults to None, which means ``backbone_weights`` of the config, if it has any.
+        feature_cache (dict, optional): Run the frozen backbone once and train on stored features:
+            options of :class:`FeatureCacheTrainLoop`, ``{}`` for its defaults. Defaults to None,
+            which means what the config says.
+        small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
+            Defaults to False.
 
     Returns:
         TrainResult: Where the checkpoint is and what it scored.
@@ -101,10 +110,12 @@ def train(cfg: Config | str | os.PathLike,
     weights = backbone_weights or cfg.get('backbone_weights')
     if weights:
         replace_pretrained(cfg, weights)
+    if feature_cache is not None:
+        set_feature_cache(cfg, feature_cache)
     set_loader_defaults(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader'),
                         pin_memory, persistent_workers)
     notes = _set_resume(cfg, resume)
-    _set_hooks(cfg)
+    _set_hooks(cfg, small_checkpoints)
     _check_optimizer(cfg)
     start_processes(cfg, launcher)
     split_total_batch(cfg)
@@ -168,11 +179,13 @@ def _check_optimizer(cfg: Config) -> None:
         raise KeyError(f'{name} is not in the mmpretrain::optimizer registry')
 
 
-def _set_hooks(cfg: Config) -> None:
+def _set_hooks(cfg: Config, small_checkpoints: bool) -> None:
     """Add the hooks that any training gets; a config may replace them by name, also with None."""
     ours = dict(
         reproducible_epoch=dict(type='mmpretrain.ReproducibleEpochHook'),
         sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'))
+    if small_checkpoints:
+        ours['small_checkpoint'] = dict(type='mmpretrain.SmallCheckpointHook')
     hooks = ours | dict(cfg.get('default_hooks') or {})
     # MMEngine takes None for its own hooks only.
     cfg.default_hooks = {
