@@ -30,3 +30,14 @@ def make_image():
         return path
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip a test that meets a missing optional package, with the sentence that names its extra."""
+    try:
+        return (yield)
+    except ImportError as error:
+        if 'pip install "mhc_plugin[' not in str(error):
+            raise
+        pytest.skip(str(error))

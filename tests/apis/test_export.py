@@ -2,7 +2,6 @@ import json
 import sys
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -11,6 +10,8 @@ from mhc_plugin.apis import class_maps, load_model
 from mhc_plugin.apis import export as export_module
 from mhc_plugin.apis.export import export_onnx
 from mhc_plugin.apis.images import test_image_size as find_image_size
+
+onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 
 SIZE = (64, 64)
 MULTIFC = dict(type='MultiHeadClsHead', num_classes=10, in_channels=64)

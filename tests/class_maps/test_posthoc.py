@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
-import pytorch_grad_cam
 import torch
 from mmpretrain.registry import MODELS
-from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from test_inherent import TwoStageHead
 from test_state import assert_same, describe
 
 from mhc_plugin.class_maps import find_method, posthoc_maps, posthoc_methods
 from mhc_plugin.class_maps.posthoc import TappedClassifier
+
+pytorch_grad_cam = pytest.importorskip('pytorch_grad_cam', reason='needs grad-cam')
+scale_cam_image = pytorch_grad_cam.utils.image.scale_cam_image
+ClassifierOutputTarget = pytorch_grad_cam.utils.model_targets.ClassifierOutputTarget
 
 # Methods that go through one target layer's image and change nothing at random.
 STEADY = sorted(set(posthoc_methods()) - {'RandomCAM'})
