@@ -142,7 +142,8 @@ class FeatureStore:
         """One line on how much is stored."""
         entries = self.entries()
         size = format_bytes(sum(entry.size() for entry in entries))
-        return f'{self.root} holds {len(entries)} entries, {size}'
+        number = f'{len(entries)} {"entry" if len(entries) == 1 else "entries"}'
+        return f'{self.root} holds {number}, {size}'
 
 
 def _read_owner(path: Path) -> str:

@@ -1,0 +1,69 @@
+"""Look after stored features: list, inspect, verify and remove them."""
+import argparse
+import sys
+
+from rich.console import Console
+
+from mhc_plugin.apis.cli import one_sentence_errors
+from mhc_plugin.apis.stored_features import entries_table, entry_report, parse_size, verify_entry
+from mhc_plugin.engine import DEFAULT_CACHE_DIR
+from mhc_plugin.feature_cache import FeatureStore, format_bytes
+
+
+def build_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        '--cache-dir', default=DEFAULT_CACHE_DIR, help='folder of features (default: %(default)s)')
+    common.add_argument(
+        '--traceback', action='store_true', help='show where an error was raised')
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common])
+
+    add('list', 'show all entries and their sizes')
+    info = add('info', 'show what an entry was made from')
+    info.add_argument('key', help='the key, or its beginning')
+    verify = add('verify', 'read entries and compare them with their hashes')
+    verify.add_argument('keys', nargs='*', metavar='key', help='all entries by default')
+    remove = add('remove', 'remove entries')
+    remove.add_argument('keys', nargs='+', metavar='key', help='a key, or its beginning')
+    prune = add('prune', 'remove entries that no run can share, and on request those unused for '
+                'longest')
+    prune.add_argument('--max-size', help='remove the oldest until the rest is as small, as 20G')
+    prune.add_argument('--unused-days', type=float, help='remove those not used for so many days')
+    return parser
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    with one_sentence_errors(args.traceback):
+        sys.exit(run(args, FeatureStore(args.cache_dir)))
+
+
+def run(args: argparse.Namespace, store: FeatureStore) -> int:
+    """Run a command and give the exit code."""
+    if args.command == 'list':
+        Console().print(entries_table(store))
+    elif args.command == 'info':
+        print(entry_report(store.find(args.key)))
+    elif args.command == 'verify':
+        entries = [store.find(key) for key in args.keys] or store.entries()
+        damaged = {entry.key: verify_entry(entry) for entry in entries}
+        for key, chunks in damaged.items():
+            print(f'{key}: ' + (f'chunks {chunks} are missing or damaged' if chunks else 'whole'))
+        return int(any(damaged.values()))
+    elif args.command == 'remove':
+        for entry in [store.find(key) for key in args.keys]:
+            print(f'{entry.key}: removed, {format_bytes(store.remove(entry))}')
+    else:
+        max_bytes = None if args.max_size is None else parse_size(args.max_size)
+        for entry in store.prune(max_bytes, args.unused_days):
+            print(f'{entry.key}: removed')
+        print(store.report())
+    return 0
+
+
+if __name__ == '__main__':
+    main()
