@@ -1,4 +1,5 @@
 """What the subsets of VOC and OpenImages share."""
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ def chosen_classes(dataset_type: type, choice: dict, **arguments) -> list[str]:
     return [everything.CLASSES[i] for i in choose_classes(everything.data_list.labels, **choice)]
 
 
-class SubsetMixin(MultiLabelTargets):
+class SubsetMixin(MultiLabelTargets, ABC):
     """Choose images by their number of classes, and keep the samples in arrays.
 
     A dataset that uses it stands before MMPretrain's in its bases, calls
@@ -74,9 +75,9 @@ class SubsetMixin(MultiLabelTargets):
         self.seed = seed
         self.left_out = LeftOut()
 
+    @abstractmethod
     def read_samples(self) -> SampleTable:
         """Read all samples, before any choice; count in ``left_out`` what cannot be used."""
-        raise AssertionError(f'{type(self).__name__} reads no samples.')
 
     def load_data_list(self) -> SampleTable:
         """Read the samples and choose among them."""
