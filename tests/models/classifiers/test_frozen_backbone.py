@@ -148,3 +148,15 @@ def test_maps_given_as_features_pass_a_neck_that_pools_globally():
     torch.testing.assert_close(pooled, maps.mean((2, 3)))
     assert same is vectors
     assert empty.shape == (2, 0)
+
+
+def test_data_samples_beside_features_are_copied_only_to_another_device():
+    model, samples = tiny(), batch()['data_samples']
+    features = (torch.rand(2, 64), )
+    given = model.data_preprocessor(dict(inputs=features, data_samples=samples))
+    assert all(one is other for one, other in zip(given['data_samples'], samples))
+    assert model.data_preprocessor(dict(inputs=features))['data_samples'] is None
+    moved = model.to('meta').data_preprocessor(dict(inputs=features, data_samples=samples))
+    assert moved['inputs'][0].is_meta
+    assert moved['data_samples'][0].gt_score.is_meta
+    assert not samples[0].gt_score.is_meta
