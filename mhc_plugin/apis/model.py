@@ -53,7 +53,7 @@ def load_model(config: Config | str | os.PathLike,
             # timm's models download when they are built.
             cfg.model.backbone.pretrained = False
     seed = cfg.get('randomness', {}).get('seed') or 0
-    with explain_downloads(cfg), seeded(seed), _quiet():
+    with explain_downloads(cfg), seeded(seed), quiet():
         # As MMEngine's runner seeds; `seeded` gives the random states back afterwards.
         set_random_seed(seed)
         model = get_model(cfg, pretrained=False)
@@ -90,7 +90,7 @@ def class_names(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Leave out how timm's stages and every parameter were built and initialised."""
     logger = MMLogger.get_current_instance()
     level = logger.level

@@ -145,3 +145,14 @@ def test_thresholds_are_chosen_and_predicted_by(tool, checkpoint, folder, tmp_pa
     stored = torch.load(copy)['meta']['dataset_meta']['thresholds']
     assert len(stored) == 10
     assert apis.MultiLabelInferencer(str(TINY), copy).thr == stored
+
+
+def test_table_of_class_maps(tool, checkpoint, tmp_path, capsys):
+    tool('evaluate_maps', '--model', TINY, checkpoint, '--out', 'maps.json', '--road', 1,
+         '--cfg-options', 'test_dataloader.dataset.length=12')
+    shown = capsys.readouterr().out
+    assert 'GridPG' in shown
+    assert 'Swap' in shown
+    figures, = json.loads((tmp_path / 'maps.json').read_text())['tiny']
+    assert figures['swap_chance'] == 20
+    assert figures['road_chance'] == 0
