@@ -79,7 +79,7 @@ def readable(inferencer: MultiLabelInferencer, images: list) -> Iterator[dict]:
         try:
             yield inferencer.pipeline(image)
         except (OSError, ValueError) as error:
-            Console(stderr=True).print(f'Left out: {error}', markup=False)
+            Console(stderr=True).print(f'Left out: {error}', markup=False, soft_wrap=True)
 
 
 def main() -> None:

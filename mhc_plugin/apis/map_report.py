@@ -1,4 +1,5 @@
 """Accuracy and class maps of several models, each trained with several seeds, in one table."""
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def results_table(results: dict[str, list[dict[str, float]]]) -> Table:
     table = Table('model', 'n', box=SIMPLE_HEAD, show_footer=True)
     table.columns[0].footer = 'chance'
     for _, title, digits, chance in columns:
-        level = next((figures[chance] for figures in every if chance in figures), None)
+        # It is not a number where a model has no image to measure on.
+        level = next((figures[chance] for figures in every
+                      if not math.isnan(figures.get(chance, math.nan))), None)
         table.add_column(title, '' if level is None else f'{level:.{digits}f}', justify='right')
     for name, group in results.items():
         table.add_row(name, str(len(group)), *(
