@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from mhc_plugin import apis
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / 'tools'
 TINY = HERE / 'tiny.py'
+
+# A tool turns the sentence that names the extra into its exit code.
+needs_cam = pytest.mark.skipif(find_spec('pytorch_grad_cam') is None, reason='needs grad-cam')
 
 
 @pytest.fixture
@@ -65,6 +69,7 @@ def test_panels_of_a_folder(tool, checkpoint, folder, tmp_path, capsys):
     assert raw['maps_0'].shape[0] == 2
 
 
+@needs_cam
 def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
     tool('class_maps', TINY, checkpoint, '--dataset', 'val', '--num', 1, '--compare', 'none',
          '--npz', '--method', 'GradCAM', '--out-dir', 'out', '--classes', '1')
@@ -78,6 +83,7 @@ def test_images_or_a_data_set(tool, checkpoint, inputs, capsys):
     assert 'give either images, folders or patterns, or --dataset' in capsys.readouterr().err
 
 
+@needs_cam
 def test_errors_are_one_sentence(tool, checkpoint, folder, capsys):
     with pytest.raises(SystemExit) as ended:
         tool('class_maps', TINY, checkpoint, folder, '--method', 'NoCAM')
@@ -147,6 +153,7 @@ def test_thresholds_are_chosen_and_predicted_by(tool, checkpoint, folder, tmp_pa
     assert apis.MultiLabelInferencer(str(TINY), copy).thr == stored
 
 
+@needs_cam
 def test_table_of_class_maps(tool, checkpoint, tmp_path, capsys):
     tool('evaluate_maps', '--model', TINY, checkpoint, '--out', 'maps.json', '--road', 1,
          '--cfg-options', 'test_dataloader.dataset.length=12')
