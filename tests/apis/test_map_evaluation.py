@@ -1,5 +1,6 @@
 import copy
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -262,7 +263,8 @@ def test_road_tells_faithful_maps_from_others(tiny_model, dataset, monkeypatch, 
         spots[0, 0, spot[0], spot[1]] = 1.
         return spots
 
-    monkeypatch.setattr('mhc_plugin.apis.road.class_maps_of', maps)
+    # The package's attribute of this name is the function.
+    monkeypatch.setattr(sys.modules['mhc_plugin.apis.road'], 'class_maps_of', maps)
     # Bright upper left quarters on a dark ground: removing them must darken the score.
     items = [dict(item, inputs=torch.zeros_like(item['inputs'])) for item in
              (dataset[i] for i in range(3))]
