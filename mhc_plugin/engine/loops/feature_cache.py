@@ -1,13 +1,10 @@
 """Put stored features in the place of a loader's images, computing those that are missing."""
 import atexit
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TypeVar
+from contextlib import ExitStack
 
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.engine.hooks import VisualizationHook
@@ -30,12 +27,11 @@ from .feature_builder import build_from_images, build_from_maps
 from .feature_dataset import FeatureDataset, replace_dataset
 from .feature_plan import FeaturePlan
 from .feature_spec import check_model
+from .processes import Processes
 from .progress import Progress
 
 # Of a GPU's free memory; the rest is for training.
 GPU_SHARE = 0.5
-
-T = TypeVar('T')
 
 
 def cached_loader(runner: Runner, loader: DataLoader, options: CacheOptions, name: str,
@@ -64,9 +60,11 @@ def cached_loader(runner: Runner, loader: DataLoader, options: CacheOptions, nam
     check_model(model, training)
     _check_loader(loader)
     _switch_off_drawing(runner)
+    processes = Processes()
     # Samplers and transforms of all processes follow the first one's seed.
-    seed = _from_main(lambda: runner.seed)
-    reader = _stored_features(runner, model, loader, options, f'Features ({name})', seed)
+    seed = processes.from_main(lambda: runner.seed)
+    reader = _stored_features(runner, model, loader, options, f'Features ({name})', seed,
+                              processes)
     device = next(model.backbone.parameters()).device
     on_device = _fits(reader.layout, device)
     if on_device:
@@ -77,54 +75,46 @@ def cached_loader(runner: Runner, loader: DataLoader, options: CacheOptions, nam
 
 
 def _stored_features(runner: Runner, model: nn.Module, loader: DataLoader, options: CacheOptions,
-                     name: str, seed: int) -> EntryReader:
+                     name: str, seed: int, processes: Processes) -> EntryReader:
     store, logger = FeatureStore(options.cache_dir), runner.logger
-    plan = _from_main(lambda: FeaturePlan.make(model, loader.dataset, seed, options, logger).
-                      over_stored_maps(store))
+    plan = processes.from_main(
+        lambda: FeaturePlan.make(model, loader.dataset, seed, options, logger).over_stored_maps(
+            store))
     entry = store.entry(plan.key)
 
-    def on_wait(owner: str) -> None:
-        logger.info(f'{name}: {owner} is storing the same features; waiting for it')
+    def begin() -> tuple[Layout, list[int]]:
+        lock.enter_context(store.lock(entry, lambda owner: logger.info(
+            f'{name}: {owner} is storing the same features; waiting for it')))
+        return begin_entry(entry, plan.description, plan.layout)
 
-    is_main = get_rank() == 0
-    with store.lock(entry, on_wait) if is_main else nullcontext():
-        layout, missing = _from_main(lambda: begin_entry(entry, plan.description, plan.layout))
-        share = missing[get_rank()::get_world_size()]
+    with ExitStack() as lock:
+        layout, missing = processes.from_main(begin)
         if missing:
             _log_start(runner, name, entry, layout, missing)
-        progress = Progress(logger, name, sum(len(layout.rows_of(chunk)) for chunk in share))
-        if share and plan.maps_key is not None:
-            maps = EntryReader(store.entry(plan.maps_key))
-            build_from_maps(entry, layout, share, maps, plan.spec, progress)
-        elif share:
-            build_from_images(entry, layout, share, model, plan.spec, loader, plan.seed, options,
-                              progress)
-        barrier()
-        if missing:
-            progress.finish()
-        if is_main:
-            finish_entry(entry, plan.description, layout)
-        barrier()
+            share = missing[processes.rank::processes.number]
+            processes.each(lambda: _store_share(runner, model, loader, options, name, plan, layout,
+                                                share))
+        processes.from_main(lambda: finish_entry(entry, plan.description, layout))
     if not missing:
         logger.info(f'{name}: found in {entry.path}, {format_bytes(layout.num_bytes)}')
-    if is_main and not is_shared(plan.description):
+    if processes.is_main and not is_shared(plan.description):
         # No other run will ever look for it.
         atexit.register(shutil.rmtree, entry.path, ignore_errors=True)
     return EntryReader(entry)
 
 
-def _from_main(compute: Callable[[], T]) -> T:
-    """Let the main process compute something, and all have it, or its error."""
-    outcome = [None, None]
-    if get_rank() == 0:
-        try:
-            outcome[0] = compute()
-        except Exception as error:
-            outcome[1] = error
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+def _store_share(runner: Runner, model: nn.Module, loader: DataLoader, options: CacheOptions,
+                 name: str, plan: FeaturePlan, layout: Layout, chunks: list[int]) -> None:
+    store = FeatureStore(options.cache_dir)
+    entry = store.entry(plan.key)
+    progress = Progress(runner.logger, name, sum(len(layout.rows_of(chunk)) for chunk in chunks))
+    if plan.maps_key is not None:
+        maps = EntryReader(store.entry(plan.maps_key))
+        build_from_maps(entry, layout, chunks, maps, plan.spec, progress)
+    else:
+        build_from_images(entry, layout, chunks, model, plan.spec, loader, plan.seed, options,
+                          progress)
+    progress.finish()
 
 
 def _log_start(runner: Runner, name: str, entry: Entry, layout: Layout, missing: list[int]) -> None:
