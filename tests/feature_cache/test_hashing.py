@@ -135,3 +135,20 @@ def test_side_file_in_a_place_that_cannot_be_used_does_no_harm(tmp_path, settled
 def test_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         FileHashes()(tmp_path / 'none')
+
+
+@pytest.mark.parametrize('field', range(4), ids=['size', 'mtime', 'ctime', 'inode'])
+def test_each_part_of_the_fingerprint_counts(tmp_path, settled, monkeypatch, field):
+    path, side_file = tmp_path / 'image', tmp_path / 'hashes.sqlite'
+    path.write_bytes(b'old')
+    fingerprint = [100, 200, 300, 400]
+    monkeypatch.setattr(hashing, '_fingerprint', lambda stat: tuple(fingerprint))
+    hashes = FileHashes(side_file)
+    hashes(path)
+    hashes.save()
+    for difference, num_read in ((0, 0), (1, 1), (-1, 1)):
+        fingerprint[field] += difference
+        trusting = FileHashes(side_file, trust_mtime=True)
+        trusting(path)
+        assert trusting.num_read == num_read
+        fingerprint[field] -= difference
