@@ -4,7 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def mmpretrain_scope():
+    """Registries look in MMPretrain's scope, whatever scope a runner of another test has set."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
 
 
 @pytest.fixture
