@@ -34,5 +34,8 @@ class FeatureDataPreprocessor(ClsDataPreprocessor):
 
     def _is_here(self, sample: BaseDataElement) -> bool:
         """Whether a data sample needs no copy, which takes longer than a step of a small head."""
-        tensors = (value for value in sample.values() if isinstance(value, Tensor))
-        return all(tensor.device == torch.device(self.device) for tensor in tensors)
+        here = torch.device(self.device)
+        # MMEngine moves a model to 'cuda', and its tensors are then on 'cuda:0'.
+        return all(
+            value.device.type == here.type and here.index in (None, value.device.index)
+            for value in sample.values() if isinstance(value, Tensor))
