@@ -16,19 +16,20 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mhc_plugin.apis import load_config, test, train
+from mhc_plugin.apis import TrainResult, load_config, test, train
 from mhc_plugin.engine.loops.feature_builder import fast_backbone
 from mhc_plugin.engine.loops.feature_spec import backbone_features
 from mhc_plugin.engine.loops.views import ViewDataset, stack_views
 
 from .made_features import made_config
 
-PARTS = ('equal', 'epoch', 'build', 'schedule', 'views')
+PARTS = ('equal', 'epoch', 'build', 'precision', 'schedule', 'views')
+METRICS = dict(precision='multi-label/precision_top4_micro', mAP='multi-label/mAP')
 COMBINED, VOC = 'efficientnet-lite0_multifc_combined0', 'efficientnet-lite0_multifc_voc'
 FIXED = [dict(type='ComposeTiles'), dict(type='Resize', scale=224), dict(type='PackInputs')]
 
@@ -54,8 +55,8 @@ def load(name: str, length: int | None = None, **options) -> Config:
     return cfg
 
 
-def fit(cfg: Config, epochs: int, cache: dict | None, work_dir: Path) -> tuple[Runner, float]:
-    """Train; the runner and the seconds it took."""
+def fit(cfg: Config, epochs: int, cache: dict | None, work_dir: Path) -> tuple[TrainResult, float]:
+    """Train; the result and the seconds it took."""
     cfg = copy.deepcopy(cfg)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
     cfg.param_scheduler.T_max = epochs
@@ -72,6 +73,10 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(width=110).print(table)
+
+
+def scores_of(metrics: dict[str, float]) -> str:
+    return ' / '.join(f'{metrics[name]:.2f}' for name in METRICS.values())
 
 
 # ---- the same as without
@@ -91,10 +96,9 @@ def equal(args: argparse.Namespace, folder: Path) -> None:
         weight = result.runner.model.head.fc.weight
         difference = (weight - reference).norm() / reference.norm()
         on_images = test(cfg, result.checkpoint, work_dir=folder / 'test')
-        scores = ', '.join(f'{v:.2f}' for v in result.metrics.values() if v != 10.0)
-        again = ', '.join(f'{on_images[k]:.2f}' for k, v in result.metrics.items() if v != 10.0)
-        rows.append([name, f'{difference:.1e}', scores, again, f'{whole / seconds:.1f} x'])
-    show(f'{args.epochs} epochs, {args.images} images, fixed transforms',
+        rows.append([name, f'{difference:.1e}', scores_of(result.metrics), scores_of(on_images),
+                     f'{whole / seconds:.1f} x'])
+    show(f'{args.epochs} epochs, {args.images} images, fixed transforms; top-4 precision / mAP',
          ['features', 'weights differ', 'scores', 'tested on images', 'speed'], rows)
 
 
@@ -231,6 +235,22 @@ def build(args: argparse.Namespace, folder: Path) -> None:
          'threads', ['precision', 'bare images/s', 'stored images/s', 'ratio'], rows)
 
 
+def precision(args: argparse.Namespace, folder: Path) -> None:
+    """What computing the features in bfloat16 does to them and to scores."""
+    cfg, features, rows = load(COMBINED), {}, []
+    for name in ('fp32', 'bf16'):
+        cache = dict(cache_dir=str(folder / 'precision'), precision=name)
+        result, _ = fit(cfg, args.epochs, cache, folder / f'precision {name}')
+        dataset = result.runner.val_dataloader.dataset
+        features[name] = dataset.reader.gather(np.arange(len(dataset)))[0]
+        moved = (features[name] - features['fp32']).norm() / features['fp32'].norm()
+        on_images = test(cfg, result.checkpoint, work_dir=folder / 'test')
+        rows.append([name, f'{100 * moved:.2f} %', scores_of(result.metrics),
+                     scores_of(on_images)])
+    show(f'combined0, {args.epochs} epochs; top-4 precision / mAP',
+         ['precision', 'features move', 'scores', 'tested on images in float32'], rows)
+
+
 # ---- the paper's schedule
 
 
@@ -256,7 +276,6 @@ def schedule(args: argparse.Namespace, folder: Path) -> None:
 
 def epochs_of(cfg: Config, epochs: int, cache: dict | None, work_dir: Path) -> list[float]:
     """Seconds of every epoch, hooks included."""
-    from mmengine.runner import EpochBasedTrainLoop
     times, original = [], EpochBasedTrainLoop.run_epoch
 
     def run_epoch(self) -> None:
@@ -286,7 +305,8 @@ def views(args: argparse.Namespace, folder: Path) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    parts = dict(equal=equal, epoch=epoch, build=build, schedule=schedule, views=views)
+    parts = dict(equal=equal, epoch=epoch, build=build, precision=precision, schedule=schedule,
+                 views=views)
     with tempfile.TemporaryDirectory() as folder:
         for name in args.parts:
             parts[name](args, Path(folder))
