@@ -33,7 +33,7 @@ LABEL_KEYS = {'gt_label', 'gt_score'}
 # where its weights, which are described by their content, come from.
 WITHOUT_EFFECT = {
     'training', 'init_cfg', 'frozen_stages', 'norm_eval', 'with_cp', 'pretrained',
-    'checkpoint_path', 'grad_checkpointing'
+    'checkpoint_path', 'grad_checkpointing', '_is_init', '_non_blocking', *vars(nn.Module())
 }
 
 
@@ -52,10 +52,10 @@ def describe(value: Any, file_hash: FileHash) -> Any:
 
 
 def describe_module(module: nn.Module, file_hash: FileHash) -> dict:
-    """Describe a frozen module: weights, classes, and the plain attributes of its submodules.
+    """Describe a frozen module: weights, and classes and attributes of its submodules.
 
     How it was trained, its mode, device and memory format make no difference, nor does a forward
-    pass.
+    pass. Of private attributes only numbers and texts count; others are caches and the like.
 
     Args:
         module (nn.Module): The module.
@@ -83,6 +83,12 @@ def describe_dataset(dataset: Any, file_hash: FileHash, with_labels: bool = Fals
 def is_dataset(value: Any) -> bool:
     """Whether an object gives samples by index, with what is known of them."""
     return hasattr(value, 'get_data_info') and hasattr(value, '__len__')
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 class _Describer:
@@ -129,6 +135,8 @@ class _Describer:
         if isinstance(value, np.generic):
             return self.describe(value.item())
         if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                raise UndescribableError(f'an array of {value.dtype} holds more than numbers')
             return dict(array=hash_array(value))
         if isinstance(value, Tensor):
             return dict(tensor=hash_tensors([('', value)]))
@@ -182,7 +190,7 @@ class _Describer:
         attributes = {
             name: self.describe(item)
             for name, item in sorted(vars(value).items())
-            if not name.startswith('_') and name not in WITHOUT_EFFECT
+            if name not in WITHOUT_EFFECT and (not name.startswith('_') or _is_plain(item))
         }
         return dict(code=qualified_name(type(value)), **code_version(type(value)), **attributes)
 

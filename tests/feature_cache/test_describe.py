@@ -145,6 +145,7 @@ script_class = type('Script', (), dict(__module__='__main__'))
     (dict(img_path='s3://bucket/a.jpg'), 's3://bucket/a.jpg is no file on this machine'),
     (dict(tiles=[dict(img_path='gone.jpg')]), 'gone.jpg is no file on this machine'),
     (functools.partial(lambda: 0), '<lambda> cannot be imported'),
+    (np.array([{}], dtype=object), 'an array of object holds more than numbers'),
 ], ids=str)
 def test_what_cannot_be_described_says_why(value, reason):
     with pytest.raises(UndescribableError, match=re.escape(reason)):
@@ -239,7 +240,9 @@ def test_module_key_stays(change):
     lambda: nn.Sequential(*backbone()[:2], nn.ReLU6()),
     lambda: nn.Sequential(*backbone()[:2], nn.ReLU(), nn.Identity()),
     lambda: with_attributes(backbone(), out_indices=(1, )),
-], ids=['stride', 'padding', 'padding mode', 'dtype', 'statistics', 'class', 'layer', 'attribute'])
+    lambda: with_attributes(backbone(), _scale=2.),
+], ids=['stride', 'padding', 'padding mode', 'dtype', 'statistics', 'class', 'layer', 'attribute',
+        'private number'])
 def test_module_key_changes(change):
     assert module_key(change()) != module_key(backbone())
 
