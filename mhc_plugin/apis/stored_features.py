@@ -5,6 +5,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mhc_plugin.feature_cache import Entry, FeatureStore, Layout, format_bytes, is_shared
@@ -15,7 +16,7 @@ SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?', re.IGNORECASE)
 
 def entries_table(store: FeatureStore) -> Table:
     """A table of all entries, the last used first."""
-    table = Table(title=store.report())
+    table = Table(title=store.report(), box=SIMPLE_HEAD)
     for column, justify in dict(
             key='left', images='right', views='right', features='left', stored='left',
             computed='left', size='right', state='left', used='left').items():
