@@ -9,8 +9,6 @@ from mhc_plugin.apis.stored_features import entries_table, entry_report, parse_s
 from mhc_plugin.engine import DEFAULT_CACHE_DIR
 from mhc_plugin.feature_cache import FeatureStore, format_bytes
 
-TABLE_WIDTH = 120
-
 
 def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
@@ -47,10 +45,8 @@ def main() -> None:
 def run(args: argparse.Namespace, store: FeatureStore) -> int:
     """Run a command and give the exit code."""
     if args.command == 'list':
-        console = Console()
-        # Keys are there to be copied, so nothing of the table may be cut off.
-        console.width = max(console.width, TABLE_WIDTH)
-        console.print(entries_table(store))
+        # A table takes the room that it needs, and nothing of it may be cut off.
+        Console(width=1000).print(entries_table(store))
     elif args.command == 'info':
         print(entry_report(store.find(args.key)))
     elif args.command == 'verify':

@@ -16,7 +16,7 @@ SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?', re.IGNORECASE)
 
 def entries_table(store: FeatureStore) -> Table:
     """A table of all entries, the last used first."""
-    table = Table(title=store.report(), box=SIMPLE_HEAD)
+    table = Table(title=store.report(), title_justify='left', box=SIMPLE_HEAD)
     for column, justify in dict(
             key='left', images='right', views='right', features='left', stored='left',
             computed='left', size='right', state='left', used='left').items():
