@@ -1,4 +1,5 @@
 """Accuracy and class maps of several models, each trained with several seeds, in one table."""
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -65,10 +66,14 @@ def train_runs(name: str, cfg: Config, seeds: Sequence[int], work_dir: str | os.
         seeds (Sequence[int]): The seeds.
         work_dir (str | PathLike): Folder of all runs.
         feature_cache (dict, optional): See :func:`mhc_plugin.apis.train`. Defaults to None.
+
+    Raises:
+        ValueError: If a folder holds a run with other settings.
     """
     checkpoints = []
     for seed in seeds:
         folder = Path(work_dir) / name / f'seed{seed}'
+        _note_settings(folder, dict(cfg.to_dict(), feature_cache=feature_cache))
         done = folder / f'epoch_{cfg.train_cfg.max_epochs}.pth'
         if not done.is_file() or newest_readable(folder)[0] != done:
             train(cfg, work_dir=folder, seed=seed, feature_cache=feature_cache, no_validate=True)
@@ -160,6 +165,22 @@ def results_table(results: dict[str, list[dict[str, float]]]) -> Table:
             _mean_and_std([figures[key] for figures in group if key in figures], digits)
             for key, _, digits, _ in columns))
     return table
+
+
+def _note_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write down what a run is asked for; another run's figures must not pass for its own."""
+    noted = folder / 'settings.json'
+    settings = json.loads(json.dumps(settings, default=str))
+    if noted.is_file():
+        before = json.loads(noted.read_text(encoding='utf-8'))
+        changed = sorted(key for key in before.keys() | settings.keys()
+                         if before.get(key) != settings.get(key))
+        if changed:
+            raise ValueError(f'{folder} holds a run with another setting of {", ".join(changed)}. '
+                             'Choose another work dir (--work-dir), or delete that run.')
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    noted.write_text(json.dumps(settings, indent=1), encoding='utf-8')
 
 
 def _mean_and_std(values: list[float], digits: int) -> str:

@@ -92,3 +92,15 @@ def test_finished_runs_are_not_repeated(tiny_cfg, tmp_path, monkeypatch):
     assert trained == [0, 1, 1]
     state = CheckpointLoader.load_checkpoint(str(runs.checkpoints[0]))['state_dict']
     assert 'head.fc.weight' in state
+
+
+def test_a_run_with_other_settings_does_not_pass_for_this_one(tiny_cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(map_report, 'train', lambda *args, **kwargs: None)
+    train_runs('tiny', tiny_cfg, [0], tmp_path)
+    train_runs('tiny', copy.deepcopy(tiny_cfg), [0, 1], tmp_path)
+    with pytest.raises(ValueError, match=r'seed0 holds .* setting of feature_cache\. .*work-dir'):
+        train_runs('tiny', tiny_cfg, [0], tmp_path, dict(views=2))
+    tiny_cfg.optim_wrapper.optimizer.lr = 7.
+    with pytest.raises(ValueError, match='another setting of optim_wrapper'):
+        train_runs('tiny', tiny_cfg, [0], tmp_path)
+    train_runs('tiny', tiny_cfg, [2], tmp_path)

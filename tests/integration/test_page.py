@@ -20,7 +20,7 @@ from mhc_plugin import apis
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CHROMIUM_FLAGS = [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync'
 ]
 
@@ -39,7 +39,8 @@ def checkpoint(tiny_config, tmp_path_factory):
 @pytest.fixture
 def page_of_chromium():
     """A page of a headless Chromium, or a skip that says what is missing."""
-    sync_api = pytest.importorskip('playwright.sync_api', reason='needs playwright')
+    sync_api = pytest.importorskip(
+        'playwright.sync_api', reason='needs playwright: pip install playwright')
     chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
                                                     'google-chrome'))), None)
     if chromium is None:
@@ -55,7 +56,7 @@ def page_of_chromium():
 @pytest.fixture
 def address(checkpoint, environment, tmp_path):
     """Where the tool serves the page."""
-    pytest.importorskip('gradio', reason='needs gradio')
+    pytest.importorskip('gradio', reason='needs gradio: pip install "mhc_plugin[page]"')
     with create_server(('127.0.0.1', 0)) as free:
         port = free.getsockname()[1]
     with (tmp_path / 'log').open('w') as log:
