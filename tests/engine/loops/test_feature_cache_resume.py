@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
-from tiny_cache_run import CROP, FLIP, TinyBackbone, make_cfg, make_images, pipeline, run
+from tiny_cache_run import CROP, FLIP, TinyBackbone, make_cfg, pipeline, run
 
 from mhc_plugin.feature_cache import FeatureStore, files, layout, writer
 
@@ -33,14 +33,8 @@ class KillHook(Hook):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setattr(layout, 'MIN_CHUNK_ROWS', 5)
-    monkeypatch.setattr('os.fsync', lambda fd: None)
     TinyBackbone.num_images = 0
     KillHook.at = None
-
-
-@pytest.fixture
-def images(tmp_path):
-    return make_images(tmp_path / 'images')
 
 
 def cfg_of(images, work_dir, **kwargs):

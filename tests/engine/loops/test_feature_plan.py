@@ -17,7 +17,6 @@ from tiny_cache_run import (
     TinyBackbone,
     head_weights,
     make_cfg,
-    make_images,
     pipeline,
     run,
 )
@@ -34,16 +33,6 @@ from mhc_plugin.feature_cache import (
 
 RANDOM = pipeline(CROP, FLIP)
 GAP = dict(type='GlobalAveragePooling')
-
-
-@pytest.fixture
-def images(tmp_path):
-    return make_images(tmp_path / 'images')
-
-
-@pytest.fixture(autouse=True)
-def no_flushing(monkeypatch):
-    monkeypatch.setattr('os.fsync', lambda fd: None)
 
 
 class Setting:
