@@ -186,7 +186,7 @@ def _note_settings(folder: Path, settings: dict[str, Any]) -> None:
 def _mean_and_std(values: list[float], digits: int) -> str:
     if not values:
         return ''
-    mean = f'{np.mean(values):.{digits}f}'
+    mean = f'{round(np.mean(values), digits) + 0.:.{digits}f}'  # adding 0 makes -0 a 0
     return mean if len(values) == 1 else f'{mean} ± {np.std(values, ddof=1):.{digits}f}'
 
 

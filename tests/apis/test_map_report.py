@@ -104,3 +104,11 @@ def test_a_run_with_other_settings_does_not_pass_for_this_one(tiny_cfg, tmp_path
     with pytest.raises(ValueError, match='another setting of optim_wrapper'):
         train_runs('tiny', tiny_cfg, [0], tmp_path)
     train_runs('tiny', tiny_cfg, [2], tmp_path)
+
+
+def test_mean_and_deviation_of_seeds():
+    results = dict(usual=[{'road': value} for value in (1., 2., 3.)],
+                   near_zero=[{'road': value} for value in (-0.02, 0., 0.)])
+    shown = text(results_table(results)).split()
+    assert shown[shown.index('usual') + 1:][:4] == ['3', '2.0', '±', '1.0']
+    assert shown[shown.index('near_zero') + 1:][:2] == ['3', '0.0']
