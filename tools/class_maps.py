@@ -1,5 +1,6 @@
 """Draw where the score of every class comes from: a panel per image."""
 import argparse
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -103,6 +104,8 @@ def main() -> None:
         count = sum(1 for _ in track(pictures, 'Panels', total=total, transient=True,
                                      console=Console(stderr=True)))
         print(f'{count} panels in {args.out_dir}')
+    if count == 0:
+        sys.exit(1)
 
 
 if __name__ == '__main__':

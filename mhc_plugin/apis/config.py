@@ -70,7 +70,7 @@ def find_config(config: str) -> str:
         return str(known[stem])
     near = {path.stem: path for path in Path(config).parent.glob('*.py')}
     close = difflib.get_close_matches(stem, known | near, n=3, cutoff=0.75)
-    hint = (f' Did you mean {" or ".join(str((known | near)[name]) for name in close)}?'
+    hint = (f' Did you mean {" or ".join(str(near.get(name, name)) for name in close)}?'
             if close else f' The configs of this package are in {root}.')
     raise FileNotFoundError(f'There is no config {config}.{hint}')
 

@@ -37,7 +37,7 @@ def test_options_override(config):
 
 @pytest.mark.parametrize(('missing', 'near'), [
     ('tini.py', 'tiny.py'),
-    ('seresnet50_multfc_combined0', f'{NAME}.py'),
+    ('seresnet50_multfc_combined0', rf'{NAME}\b(?!\.py)'),
     ('mhc_plugin::mhc/seresnet50_multfc_combined0', f'{NAME}.py'),
 ])
 def test_missing_config_names_the_closest(config, missing, near, monkeypatch):

@@ -69,6 +69,13 @@ def test_panels_of_a_folder(tool, checkpoint, folder, tmp_path, capsys):
     assert raw['maps_0'].shape[0] == 2
 
 
+def test_no_panel_is_a_failure(tool, checkpoint, folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        tool('class_maps', TINY, checkpoint, folder / 'broken.jpg')
+    assert ended.value.code == 1
+    assert 'Left out: ' in capsys.readouterr().err
+
+
 @needs_cam
 def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
     tool('class_maps', TINY, checkpoint, '--dataset', 'val', '--num', 1, '--compare', 'none',
