@@ -58,7 +58,9 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
             for i, (a, b) in enumerate(pairwise(widths)))
         self.fc = FusedLinear(
             widths[-1], [len(group) for group in self.head_groups],
-            shared_input=self.gather.shared and not hidden_channels)
+            shared_input=self.gather.shared and not hidden_channels,
+            # On features of a backbone as MMPretrain's linear heads.
+            std=None if hidden_channels else 0.01)
 
     def classify(self, inputs: Tensor) -> Tensor:
         for layer in self.hidden:

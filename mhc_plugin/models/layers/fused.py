@@ -40,6 +40,8 @@ class FusedLinear(nn.Module):
         in_features (Sequence[int]): Input width of every head.
         out_features (Sequence[int]): Output width of every head.
         shared_input (bool): Whether all heads read the same vector.
+        std (float, optional): Standard deviation of the weights to start with. Defaults to None:
+            what ``nn.Linear`` starts with, which grows as the input gets narrower.
 
     Shapes:
         - weight: ``(num_heads, max(out_features), max(in_features))``
@@ -47,11 +49,12 @@ class FusedLinear(nn.Module):
     """
 
     def __init__(self, in_features: Sequence[int], out_features: Sequence[int],
-                 shared_input: bool) -> None:
+                 shared_input: bool, std: float | None = None) -> None:
         super().__init__()
         self.in_features = tuple(in_features)
         self.out_features = tuple(out_features)
         self.shared_input = shared_input
+        self.std = std
         num_heads = len(self.in_features)
         self.weight = nn.Parameter(
             torch.zeros(num_heads, max(self.out_features), max(self.in_features)))
@@ -59,10 +62,13 @@ class FusedLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start every head as MMPretrain's linear heads start: normal, 0.01, bias 0."""
+        """Draw every head: normal with ``std``, or uniform as ``nn.Linear``; bias 0."""
         nn.init.zeros_(self.bias)
-        for head in range(len(self.in_features)):
-            nn.init.normal_(self.head_weight(head), std=0.01)
+        for head, width in enumerate(self.in_features):
+            if self.std is None:
+                nn.init.uniform_(self.head_weight(head), -width**-0.5, width**-0.5)
+            else:
+                nn.init.normal_(self.head_weight(head), std=self.std)
 
     def head_weight(self, head: int) -> Tensor:
         """View of one head's weight, ``(out_features[head], in_features[head])``."""

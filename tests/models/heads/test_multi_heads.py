@@ -251,17 +251,39 @@ def test_reduced_features_give_the_same_logits(cfg):
 # ---- initialisation
 
 
-@pytest.mark.parametrize('name', ['MultiHeadClsHead', 'ConvMultiHeadClsHead', 'ConvClsHead'])
-def test_default_initialisation_is_that_of_one_head(name):
-    head = MODELS.build(dict(type=name, num_classes=40, in_channels=64))
+def test_linear_layer_on_features_starts_as_mmpretrains():
+    head = MODELS.build(dict(type='MultiHeadClsHead', num_classes=40, in_channels=64))
     head.init_weights()
     assert head.fc.weight.std().item() == pytest.approx(0.01, rel=0.15)
     assert not head.fc.bias.any()
-    if name != 'MultiHeadClsHead':
-        for block in head.convs[0].blocks:
-            k, width = block.conv.kernel_size, max(block.conv.out_channels)
-            fan_out = width * k * k
-            assert block.conv.weight.std().item() == pytest.approx((2 / fan_out)**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize('name', ['ConvMultiHeadClsHead', 'ConvClsHead'])
+def test_convolutions_start_as_those_of_one_head(name):
+    head = MODELS.build(dict(type=name, num_classes=40, in_channels=64))
+    head.init_weights()
+    for block in head.convs[0].blocks:
+        k, width = block.conv.kernel_size, max(block.conv.out_channels)
+        fan_out = width * k * k
+        assert block.conv.weight.std().item() == pytest.approx((2 / fan_out)**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(('name', 'width', 'options'), [
+    ('ConvMultiHeadClsHead', 16, {}),
+    ('ConvClsHead', 25, dict(conv_channels=25)),
+    ('MultiHeadClsHead', 9, dict(hidden_channels=(12, 9))),
+])
+def test_linear_layers_behind_others_start_as_nn_linear(name, width, options):
+    # With so few inputs, weights of a std of 0.01 would all be pushed below 0 in the first steps,
+    # since most targets are 0: the head would learn what speaks against its class.
+    head = MODELS.build(dict(type=name, num_classes=40, in_channels=64, **options))
+    head.init_weights()
+    for weight in (*(layer.weight for layer in getattr(head, 'hidden', [])), head.fc.weight):
+        bound = torch.nn.Linear(weight.shape[-1], 2000).weight.abs().max().item()
+        assert weight.abs().max().item() == pytest.approx(bound, rel=0.03)
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert head.fc.weight.shape[-1] == width
+    assert not head.fc.bias.any()
 
 
 def test_init_cfg_means_the_layers_of_split_heads():
