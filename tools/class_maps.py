@@ -1,5 +1,6 @@
 """Draw where the score of every class comes from: a panel per image."""
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -57,8 +58,27 @@ def load(config: str, checkpoint: str, device: str | None) -> MultiLabelInferenc
         load_config(config), None if checkpoint == 'none' else checkpoint, device)
 
 
-def title(config: str, checkpoint: str) -> str:
-    return 'untrained' if checkpoint == 'none' else Path(checkpoint).stem
+def titles(asked: list[tuple[str, str]]) -> list[str]:
+    """Name models by what their checkpoints, configs or folders differ in."""
+    checkpoints = ['untrained' if path == 'none' else Path(path).stem for _, path in asked]
+    if len(set(checkpoints)) == len(asked):
+        return checkpoints
+    configs = [Path(config).stem for config, _ in asked]
+    folders = [Path(path).parent.name for _, path in asked]
+    for names in (configs, folders):
+        if len(set(names)) == len(names):
+            return differing_parts(names)
+    return ['first', 'second']
+
+
+def differing_parts(names: list[str]) -> list[str]:
+    """Leave out the words that all names begin or end with."""
+    words = [re.split('[_ ]', name) for name in names]
+    for end in (0, -1):
+        while all(len(parts) > 1 and parts[end] == words[0][end] for parts in words):
+            for parts in words:
+                del parts[end]
+    return ['_'.join(parts) for parts in words]
 
 
 def load_all(args: argparse.Namespace) -> dict[str, MultiLabelInferencer]:
@@ -66,12 +86,7 @@ def load_all(args: argparse.Namespace) -> dict[str, MultiLabelInferencer]:
     asked = [(args.config, args.checkpoint)]
     if args.compare:
         asked.append((args.compare_config or args.config, args.compare))
-    titles = [title(*pair) for pair in asked]
-    if len(set(titles)) < len(titles):
-        titles = [f'{Path(config).stem} {name}' for (config, _), name in zip(asked, titles)]
-    if len(set(titles)) < len(titles):
-        titles = ['first', 'second']
-    return {name: load(*pair, args.device) for name, pair in zip(titles, asked)}
+    return {name: load(*pair, args.device) for name, pair in zip(titles(asked), asked)}
 
 
 def readable(inferencer: MultiLabelInferencer, images: list) -> Iterator[dict]:

@@ -110,7 +110,7 @@ def draw_panel(image: np.ndarray,
     for bar, view, norm in zip(bars, views, norms):
         figure.colorbar(ScalarMappable(norm, COLOR_MAP), cax=bar)
         bar.tick_params(labelsize=7)
-        bar.set_ylabel(' '.join(filter(None, [view.title, 'class map (raw)'])), fontsize=7)
+        bar.set_ylabel(' '.join(filter(None, [_short(view.title), 'class map (raw)'])), fontsize=7)
     _draw_legend(figure, truth is not None)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -189,11 +189,16 @@ def _label(ax, view: MapView, name: str, index: int, known: int | None, with_tit
     lines = [textwrap.shorten(str(name), 20, placeholder='…') or str(index),
              f'{view.scores[index]:.2f}' + ('' if known is None else f' {_TRUTH[known]}')]
     if with_title:
-        lines[1] = f'{view.title}: {lines[1]}'
+        lines[1] = f'{_short(view.title)}: {lines[1]}'
     ax.set_title('\n'.join(lines), fontsize=8, fontweight='bold' if predicted else 'normal')
     color = _FRAMES.get((predicted, known))
     for spine in ax.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=2.5)
+
+
+def _short(title: str) -> str:
+    """Cut a title to what fits above a tile, beside score and truth."""
+    return title if len(title) <= 16 else f'{title[:15]}…'
 
 
 def _draw_legend(figure, with_truth: bool) -> None:

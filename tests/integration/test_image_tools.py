@@ -21,6 +21,13 @@ TINY = HERE / 'tiny.py'
 needs_cam = pytest.mark.skipif(find_spec('pytorch_grad_cam') is None, reason='needs grad-cam')
 
 
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     """Run a tool in this process, in ``tmp_path``."""
@@ -28,9 +35,7 @@ def tool(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
 
     def run(name, *args):
-        spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_tool(name)
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         module.main()
 
@@ -81,6 +86,18 @@ def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
     tool('class_maps', TINY, checkpoint, '--dataset', 'val', '--num', 1, '--compare', 'none',
          '--npz', '--method', 'GradCAM', '--out-dir', 'out', '--classes', '1')
     assert np.load(tmp_path / 'out/00000_image0.npz')['models'].tolist() == ['model', 'untrained']
+
+
+@pytest.mark.parametrize(('asked', 'titles'), [
+    ([('a.py', 'runs/epoch_9.pth')], ['epoch_9']),
+    ([('a.py', 'none'), ('a.py', 'runs/epoch_9.pth')], ['untrained', 'epoch_9']),
+    ([('vgg19_multifc_voc', 'x/epoch_9.pth'), ('vgg19_multiconv-channels_voc', 'x/epoch_9.pth')],
+     ['multifc', 'multiconv-channels']),
+    ([('b.py', 'b/seed0/epoch_9.pth'), ('b.py', 'b/seed1/epoch_9.pth')], ['seed0', 'seed1']),
+    ([('b.py', 'b/x/epoch_9.pth'), ('b.py', 'c/x/epoch_9.pth')], ['first', 'second']),
+])
+def test_models_are_named_by_what_they_differ_in(asked, titles):
+    assert load_tool('class_maps').titles(asked) == titles
 
 
 @pytest.mark.parametrize('inputs', [(), ('a.jpg', '--dataset', 'test')])
