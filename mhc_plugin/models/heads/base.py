@@ -41,7 +41,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             lower index. If neither is set, ``thr`` is 0.5; if both are, ``thr`` counts.
         init_cfg (dict | list, optional): MMEngine's initialisation, applied to the split heads,
             whose layers are ``nn.Linear`` and ``nn.Conv2d``, and stacked back. Defaults to
-            None: convolutions Kaiming; linear layers behind layers of the head's own as
+            None: convolutions Kaiming with fan-in; linear layers behind layers of the head's own as
             ``nn.Linear``, on features of the backbone normal with std 0.01; bias 0.
 
     Raises:

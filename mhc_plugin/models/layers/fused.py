@@ -153,11 +153,16 @@ class FusedConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming's normal initialisation, fan-out of one head, as MMEngine's default."""
+        """Kaiming's normal initialisation, with the fan-in of one head.
+
+        With the fan-out a reduction from 1,280 to 16 channels would start nine times as large. The
+        norm behind it makes that no difference but to training, which it would slow by as much,
+        with SGD by the square.
+        """
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         for head in range(len(self.in_channels)):
-            nn.init.kaiming_normal_(self.head_weight(head), mode='fan_out', nonlinearity='relu')
+            nn.init.kaiming_normal_(self.head_weight(head), mode='fan_in', nonlinearity='relu')
 
     def head_weight(self, head: int) -> Tensor:
         """View of one head's weight, ``(out, in, kernel_size, kernel_size)``."""

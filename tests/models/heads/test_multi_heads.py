@@ -263,9 +263,9 @@ def test_convolutions_start_as_those_of_one_head(name):
     head = MODELS.build(dict(type=name, num_classes=40, in_channels=64))
     head.init_weights()
     for block in head.convs[0].blocks:
-        k, width = block.conv.kernel_size, max(block.conv.out_channels)
-        fan_out = width * k * k
-        assert block.conv.weight.std().item() == pytest.approx((2 / fan_out)**0.5, rel=0.1)
+        k, width = block.conv.kernel_size, max(block.conv.in_channels)
+        fan_in = width * k * k
+        assert block.conv.weight.std().item() == pytest.approx((2 / fan_in)**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(('name', 'width', 'options'), [
