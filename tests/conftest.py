@@ -24,7 +24,7 @@ def data_root() -> Path:
         root = default if default.is_dir() else None
     if root is None or not Path(root).is_dir():
         pytest.skip('needs the development data: set MHC_DATA_ROOT')
-    return Path(root)
+    return Path(root).resolve()
 
 
 @pytest.fixture

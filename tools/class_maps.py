@@ -1,6 +1,5 @@
 """Draw where the score of every class comes from: a panel per image."""
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -73,7 +72,7 @@ def titles(asked: list[tuple[str, str]]) -> list[str]:
 
 def differing_parts(names: list[str]) -> list[str]:
     """Leave out the words that all names begin or end with."""
-    words = [re.split('[_ ]', name) for name in names]
+    words = [name.split('_') for name in names]
     for end in (0, -1):
         while all(len(parts) > 1 and parts[end] == words[0][end] for parts in words):
             for parts in words:

@@ -197,8 +197,8 @@ def _label(ax, view: MapView, name: str, index: int, known: int | None, with_tit
 
 
 def _short(title: str) -> str:
-    """Cut a title to what fits above a tile, beside score and truth."""
-    return title if len(title) <= 16 else f'{title[:15]}…'
+    """Cut a title to what fits above a tile; names of checkpoints differ at their end."""
+    return title if len(title) <= 16 else f'…{title[-15:]}'
 
 
 def _draw_legend(figure, with_truth: bool) -> None:

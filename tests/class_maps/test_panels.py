@@ -67,6 +67,13 @@ def test_models_stand_side_by_side_in_the_first_ones_order(monkeypatch):
     ]
 
 
+def test_long_names_of_models_are_cut_to_their_end(monkeypatch):
+    views = [view(title=f'best_multi-label_mAP_epoch_{epoch}') for epoch in (10, 20)]
+    titles = drawn_titles(monkeypatch, GREY, views, NAMES)
+    assert [title for title, _ in titles[1:3]] == [
+        'dog\n…el_mAP_epoch_10: 0.90', 'dog\n…el_mAP_epoch_20: 0.90']
+
+
 def test_one_scale_for_all_classes():
     """A weak class has none of the colours that a strong one ends with."""
     maps = np.zeros((3, 2, 2), np.float32)

@@ -155,9 +155,9 @@ class FusedConv2d(nn.Module):
     def reset_parameters(self) -> None:
         """Kaiming's normal initialisation, with the fan-in of one head.
 
-        With the fan-out a reduction from 1,280 to 16 channels would start nine times as large. The
-        norm behind it makes that no difference but to training, which it would slow by as much,
-        with SGD by the square.
+        With the fan-out a reduction from 1,280 to 16 channels would start nine times as large.
+        Behind a norm that changes nothing but how slowly it trains (van Laarhoven, "L2
+        Regularization versus Batch and Weight Normalization", 2017).
         """
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from tiny_cache_run import (
     CROP,
@@ -21,15 +21,8 @@ from tiny_cache_run import (
     run,
 )
 
-from mhc_plugin.apis import load_config
 from mhc_plugin.engine.loops.feature_plan import FeaturePlan
-from mhc_plugin.feature_cache import (
-    FeatureStore,
-    FileHashes,
-    describe_dataset,
-    describe_module,
-    hashing,
-)
+from mhc_plugin.feature_cache import FeatureStore, hashing
 
 RANDOM = pipeline(CROP, FLIP)
 GAP = dict(type='GlobalAveragePooling')
@@ -372,38 +365,3 @@ def test_dataset_without_get_data_info_is_refused(images, tmp_path):
     loop.dataloader = torch.utils.data.DataLoader(dataset)
     with pytest.raises(ValueError, match='needs a dataset with a length and `get_data_info`'):
         loop.use_features('train')
-
-
-BACKBONES = {
-    'seresnet50': dict(type='SEResNet', depth=50),
-    'vgg19': dict(type='VGG', depth=19),
-    'swin-tiny': dict(type='SwinTransformer', arch='tiny', pad_small_map=True),
-    'efficientnet-lite0': dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0'),
-    'features only': dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0',
-                          features_only=True, out_indices=(4, )),
-}
-
-
-@pytest.mark.parametrize('name', BACKBONES)
-def test_backbones_of_the_configs_are_described_and_a_forward_pass_changes_nothing(name):
-    backbone = MODELS.build(BACKBONES[name])
-    backbone.eval()
-    before = describe_module(backbone, FileHashes())
-    with torch.no_grad():
-        backbone(torch.rand(1, 3, 64, 64))
-    backbone.is_init = True
-    assert describe_module(backbone, FileHashes()) == before
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize('data', ['combined0', 'combined1', 'voc', 'openimages'])
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_data_of_the_configs_can_be_shared(data_root, monkeypatch, data, split):
-    monkeypatch.setenv('MHC_DATA_ROOT', str(data_root))
-    cfg = load_config(f'efficientnet-lite0_multifc_{data}')[f'{split}_dataloader'].dataset
-    if data == 'openimages':
-        cfg.image_folder = str(data_root / 'VOCdevkit' / 'VOC2012' / 'JPEGImages')
-    dataset = DATASETS.build(cfg)
-    description = describe_dataset(dataset, FileHashes())
-    assert description['num_samples'] == len(dataset) > 100
-    assert str(data_root) not in str(description)
