@@ -10,6 +10,8 @@ from mhc_plugin.apis import load_config
 from mhc_plugin.apis.caching import add_cache_arguments, cache_options
 from mhc_plugin.apis.cli import one_sentence_errors
 from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, results_table, train_runs
+from mhc_plugin.apis.road import road_of_grad_cam
+from mhc_plugin.class_maps import find_method
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,9 +49,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise before models are trained what would otherwise be raised after that."""
+    if args.out and Path(args.out).suffix != '.json':
+        raise ValueError(f'Expected --out to name a file that ends in .json, but got {args.out}.')
+    if args.method != 'inherent':
+        find_method(args.method)
+    if args.road:
+        road_of_grad_cam()
+
+
 def main() -> None:
     args = parse_args()
     with one_sentence_errors(args.traceback):
+        check(args)
         cache = cache_options(args)
         runs = []
         for config, *checkpoints in args.model:

@@ -67,11 +67,7 @@ def road(model: nn.Module,
         ImportError: If grad-cam is not installed.
         ValueError: If no image has a positive class.
     """
-    try:
-        from pytorch_grad_cam.metrics.road import ROADCombined
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError as error:
-        raise ImportError('ROAD needs grad-cam: pip install "mhc_plugin[cam]".') from error
+    ROADCombined, ClassifierOutputTarget = road_of_grad_cam()
     classifier = unwrap_classifier(model)
     metric = ROADCombined(percentiles=list(percentiles))
     scores, num_empty = [], 0
@@ -95,6 +91,20 @@ def road(model: nn.Module,
         score=float(values.mean()), chance=0.,
         std_error=float(values.std(ddof=1) / len(values)**0.5) if len(values) > 1 else float('nan'),
         num_maps=len(values), num_empty=num_empty)
+
+
+def road_of_grad_cam() -> tuple[type, type]:
+    """Import the metric and its targets.
+
+    Raises:
+        ImportError: If grad-cam is not installed.
+    """
+    try:
+        from pytorch_grad_cam.metrics.road import ROADCombined
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    except ImportError as error:
+        raise ImportError('ROAD needs grad-cam: pip install "mhc_plugin[cam]".') from error
+    return ROADCombined, ClassifierOutputTarget
 
 
 def _choose(dataset: Dataset, num_images: int, seed: int) -> list[tuple[int, int]]:

@@ -100,6 +100,21 @@ def test_models_are_named_by_what_they_differ_in(asked, titles):
     assert load_tool('class_maps').titles(asked) == titles
 
 
+@pytest.mark.parametrize(('options', 'sentence'), [
+    (('--road', 1), 'ROAD needs grad-cam: pip install "mhc_plugin[cam]".'),
+    (('--method', 'NoCAM'), 'NoCAM'),
+    (('--out', 'maps.txt'), 'Expected --out to name a file that ends in .json, but got maps.txt.'),
+])
+def test_nothing_is_trained_for_measures_that_cannot_be_had(
+        tool, tmp_path, monkeypatch, capsys, options, sentence):
+    monkeypatch.setitem(sys.modules, 'pytorch_grad_cam.metrics.road', None)
+    with pytest.raises(SystemExit) as ended:
+        tool('evaluate_maps', '--model', TINY, '--work-dir', 'runs', *options)
+    assert ended.value.code == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / 'runs').exists()
+
+
 @pytest.mark.parametrize('inputs', [(), ('a.jpg', '--dataset', 'test')])
 def test_images_or_a_data_set(tool, checkpoint, inputs, capsys):
     with pytest.raises(SystemExit):
