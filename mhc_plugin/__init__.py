@@ -2,6 +2,7 @@
 
 ``custom_imports = dict(imports=['mhc_plugin'])`` in a config registers every part.
 """
+
 from . import compat
 from .version import __version__
 

@@ -3,6 +3,7 @@
 :func:`apply` runs when ``mhc_plugin`` is imported and changes only what is the matter here; the
 functions of the second half are called by ``mhc_plugin.apis`` where there is no GPU.
 """
+
 import difflib
 import inspect
 import os.path as osp
@@ -22,9 +23,12 @@ FORKS = dict(mmengine='onedl-mmengine', mmcv='onedl-mmcv', mmpretrain='onedl-mmp
 RELEASED = dict(
     mmengine=('mmengine', 'mmengine-lite'),
     mmcv=('mmcv', 'mmcv-lite', 'mmcv-full'),
-    mmpretrain=('mmpretrain', ))
-HOW_TO_INSTALL = (f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
-                  f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.')
+    mmpretrain=('mmpretrain',),
+)
+HOW_TO_INSTALL = (
+    f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
+    f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.'
+)
 
 
 def check_stack() -> None:
@@ -37,17 +41,23 @@ def check_stack() -> None:
     for module, fork in FORKS.items():
         released = [name for name in RELEASED[module] if _is_distribution(name)]
         if released and _is_distribution(fork):
-            raise ImportError(f'Both {released[0]} and {fork} are installed and overwrite each '
-                              f"other's files. {HOW_TO_INSTALL}")
+            raise ImportError(
+                f'Both {released[0]} and {fork} are installed and overwrite each '
+                f"other's files. {HOW_TO_INSTALL}"
+            )
     for module in ('torch', 'torchvision', *FORKS):
         try:
             import_module(module)
         except Exception as error:
-            hint = (' torch and torchvision must come from the same source and fit each other.'
-                    if module == 'torchvision' else '')
+            hint = (
+                ' torch and torchvision must come from the same source and fit each other.'
+                if module == 'torchvision'
+                else ''
+            )
             raise ImportError(
                 f'{PACKAGE} needs {module}, but importing it failed with '
-                f'"{type(error).__name__}: {error}".{hint} {HOW_TO_INSTALL}') from error
+                f'"{type(error).__name__}: {error}".{hint} {HOW_TO_INSTALL}'
+            ) from error
 
 
 def _is_distribution(name: str) -> bool:
@@ -105,13 +115,21 @@ def allow_mmengine_checkpoints() -> None:
     core = 'numpy._core' if find_spec('numpy._core') else 'numpy.core'
     multiarray = import_module(f'{core}.multiarray')
     scalar_types = ('?', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, (history_buffer_attr, 'builtins.getattr'),
-        # A checkpoint of NumPy 1 names `numpy.core`, one of NumPy 2 `numpy._core`.
-        *[(getattr(multiarray, function), f'{module}.multiarray.{function}')
-          for function in ('_reconstruct', 'scalar') for module in ('numpy._core', 'numpy.core')],
-        *{type(np.dtype(name)) for name in scalar_types},
-    ])
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            (history_buffer_attr, 'builtins.getattr'),
+            # A checkpoint of NumPy 1 names `numpy.core`, one of NumPy 2 `numpy._core`.
+            *[
+                (getattr(multiarray, function), f'{module}.multiarray.{function}')
+                for function in ('_reconstruct', 'scalar')
+                for module in ('numpy._core', 'numpy.core')
+            ],
+            *{type(np.dtype(name)) for name in scalar_types},
+        ]
+    )
 
 
 def replace_pkg_resources() -> None:
@@ -144,8 +162,7 @@ def replace_pkg_resources() -> None:
             raise ModuleNotFoundError(f'{package} is not installed.')
         return osp.dirname(path)
 
-    users = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config,
-             mmengine.hub.hub)
+    users = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config, mmengine.hub.hub)
     for user in users:
         for function in (is_installed, get_installed_path):
             if hasattr(user, function.__name__):
@@ -303,7 +320,7 @@ def adapt_to_cpu(cfg: Any) -> None:
             'device_ids': None,
             _keep_buffers_apart(): False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False),
-            **(cfg.get('model_wrapper_cfg') or {})
+            **(cfg.get('model_wrapper_cfg') or {}),
         }
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if optim_wrapper.get('type') == 'AmpOptimWrapper':
@@ -335,8 +352,9 @@ def open_batch_of_windows() -> Iterator[None]:
 
     def window_reverse(windows: Any, height: int, width: int, window_size: int) -> Any:
         channels = windows.shape[-1]
-        x = windows.view(-1, height // window_size, width // window_size, window_size,
-                         window_size, channels)
+        x = windows.view(
+            -1, height // window_size, width // window_size, window_size, window_size, channels
+        )
         return x.transpose(2, 3).reshape(-1, height, width, channels)
 
     original = vars(ShiftWindowMSA)['window_reverse']

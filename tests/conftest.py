@@ -1,4 +1,5 @@
 """Fixtures that several rooms share: made images and the development data."""
+
 import os
 from pathlib import Path
 

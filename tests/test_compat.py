@@ -1,4 +1,5 @@
 """The accommodations to the stack, and what happens without a usable one."""
+
 import importlib
 import pickle
 import types
@@ -22,7 +23,6 @@ READS_ITS_OWN = hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals')
 
 
 class TestCheckStack:
-
     def test_passes_here(self):
         compat.check_stack()
 
@@ -49,8 +49,9 @@ class TestCheckStack:
         with pytest.raises(ImportError, match=r'nms does not exist.*come from the same source'):
             compat.check_stack()
 
-    @pytest.mark.parametrize(('released', 'fork'), [('mmengine', 'onedl-mmengine'),
-                                                    ('mmcv-lite', 'onedl-mmcv')])
+    @pytest.mark.parametrize(
+        ('released', 'fork'), [('mmengine', 'onedl-mmengine'), ('mmcv-lite', 'onedl-mmcv')]
+    )
     def test_both_sets_side_by_side(self, monkeypatch, released, fork):
         monkeypatch.setattr(compat, '_is_distribution', lambda name: name in (released, fork))
         with pytest.raises(ImportError, match=f'Both {released} and {fork}'):
@@ -62,7 +63,6 @@ class TestCheckStack:
 
 
 class TestCheckpoints:
-
     @pytest.fixture
     def checkpoint(self):
         history = HistoryBuffer([1.5, 2.5], [1, 1])
@@ -78,16 +78,17 @@ class TestCheckpoints:
     @pytest.mark.skipif(READS_ITS_OWN, reason='this MMEngine reads its checkpoints its own way')
     @pytest.mark.parametrize('written_by', ['numpy.core', 'numpy._core'])
     def test_checkpoint_of_either_numpy(self, written_by, tmp_path):
-        torch.save(dict(a=np.arange(3.)), tmp_path / 'a.pth', pickle_module=_rename(written_by))
+        torch.save(dict(a=np.arange(3.0)), tmp_path / 'a.pth', pickle_module=_rename(written_by))
         assert torch.load(tmp_path / 'a.pth', weights_only=True)['a'].tolist() == [0, 1, 2]
 
     @pytest.mark.skipif(READS_ITS_OWN, reason='this MMEngine reads its checkpoints its own way')
-    @pytest.mark.parametrize('hostile', [(getattr, (HistoryBuffer, '__init__')),
-                                         (getattr, (dict, 'update')), (eval, ('1 + 1', ))])
+    @pytest.mark.parametrize(
+        'hostile',
+        [(getattr, (HistoryBuffer, '__init__')), (getattr, (dict, 'update')), (eval, ('1 + 1',))],
+    )
     def test_hostile_checkpoint_is_refused(self, hostile, tmp_path):
 
         class Hostile:
-
             def __reduce__(self):
                 return hostile
 
@@ -97,7 +98,8 @@ class TestCheckpoints:
 
     def test_a_fork_that_reads_its_own_is_left_alone(self, monkeypatch):
         monkeypatch.setattr(
-            mmengine.runner.checkpoint, 'get_torch_safe_globals', list, raising=False)
+            mmengine.runner.checkpoint, 'get_torch_safe_globals', list, raising=False
+        )
         monkeypatch.setattr(torch.serialization, 'add_safe_globals', pytest.fail)
         compat.allow_mmengine_checkpoints()
 
@@ -106,7 +108,6 @@ def _rename(module: str) -> types.SimpleNamespace:
     """A pickle module that names NumPy's arrays as another version does."""
 
     class Pickler(pickle._Pickler):
-
         def save_global(self, obj, name=None):
             if getattr(obj, '__module__', '').endswith('_core.multiarray'):
                 self.write(pickle.GLOBAL + f'{module}.multiarray\n{obj.__name__}\n'.encode())
@@ -121,12 +122,15 @@ def _rename(module: str) -> types.SimpleNamespace:
 
 
 class TestPkgResources:
-
     @pytest.fixture
     def users(self, monkeypatch):
         """The modules that hold the functions, put back afterwards."""
-        modules = (mmengine.utils.package_utils, mmengine.utils, mmengine.config.config,
-                   mmengine.hub.hub)
+        modules = (
+            mmengine.utils.package_utils,
+            mmengine.utils,
+            mmengine.config.config,
+            mmengine.hub.hub,
+        )
         for module in modules:
             for name in ('is_installed', 'get_installed_path'):
                 if hasattr(module, name):
@@ -137,12 +141,14 @@ class TestPkgResources:
 
         def is_installed(package):
             import pkg_resources
+
             return pkg_resources
 
         find_spec = importlib.util.find_spec
         monkeypatch.setattr(mmengine.utils.package_utils, 'is_installed', is_installed)
-        monkeypatch.setattr(compat, 'find_spec',
-                            lambda name: None if name == 'pkg_resources' else find_spec(name))
+        monkeypatch.setattr(
+            compat, 'find_spec', lambda name: None if name == 'pkg_resources' else find_spec(name)
+        )
         compat.replace_pkg_resources()
 
         for module in users[1:3]:
@@ -163,11 +169,11 @@ class TestPkgResources:
 
 
 class TestConfigs:
-
     def test_config_of_this_package_as_a_base(self, tmp_path):
         config = tmp_path / 'a.py'
-        config.write_text("_base_ = 'mhc_plugin::_base_/default_runtime.py'\n"
-                          'hooks = {{_base_.default_hooks}}')
+        config.write_text(
+            "_base_ = 'mhc_plugin::_base_/default_runtime.py'\nhooks = {{_base_.default_hooks}}"
+        )
         cfg = Config.fromfile(config)
         assert cfg.custom_imports.imports == ['mhc_plugin']
         # The registry to look in is MMPretrain's: there is none of the package's name.
@@ -198,6 +204,7 @@ class TestConfigs:
 
 def test_config_is_formatted_once(monkeypatch):
     import yapf.yapflib.yapf_api as yapf_api
+
     calls = []
     original = yapf_api.FormatCode
 
@@ -227,7 +234,6 @@ def test_models_by_name():
 
 
 class TestOnCPU:
-
     @pytest.fixture
     def cfg(self):
         return Config(
@@ -235,9 +241,12 @@ class TestOnCPU:
                 launcher='pytorch',
                 find_unused_parameters=True,
                 optim_wrapper=dict(
-                    type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD')),
+                    type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD')
+                ),
                 train_dataloader=dict(pin_memory=True),
-                val_dataloader=None))
+                val_dataloader=None,
+            )
+        )
 
     def test_config_is_changed_where_a_gpu_is_needed(self, cfg):
         compat.adapt_to_cpu(cfg)
@@ -246,7 +255,8 @@ class TestOnCPU:
         assert wrapper.find_unused_parameters is True
         assert isinstance(wrapper, ConfigDict)
         assert cfg.optim_wrapper == dict(
-            type='mmpretrain.CPUAmpOptimWrapper', optimizer=dict(type='SGD'))
+            type='mmpretrain.CPUAmpOptimWrapper', optimizer=dict(type='SGD')
+        )
         assert cfg.train_dataloader.pin_memory is False
 
     def test_what_the_config_says_stays(self, cfg):

@@ -1,4 +1,5 @@
 """Every config builds, is what its name says, and is listed."""
+
 import importlib.util
 import subprocess
 import sys
@@ -14,23 +15,49 @@ import mhc_plugin  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs' / 'mhc').glob('*.py'))
-HEADS = dict(baseline='MultiLabelLinearClsHead', convfc='ConvClsHead', multifc='MultiHeadClsHead',
-             multiconv='ConvMultiHeadClsHead')
-BACKBONES = {'seresnet50': 'SEResNet', 'vgg19': 'VGG', 'swin-tiny': 'SwinTransformer',
-             'efficientnet-lite0': 'TIMMBackbone'}
-CHANNELS = {'seresnet50': [1024, 2048], 'vgg19': [512, 512], 'swin-tiny': [384, 768],
-            'efficientnet-lite0': [112, 320]}
-DATA = {'combined0': 'SplicedDataset', 'combined1': 'SplicedDataset', 'digits': 'SplicedDataset',
-        'voc': 'VOCSubset', 'openimages': 'OpenImagesSubset', 'own-data': 'CSVMultiLabelDataset'}
+HEADS = dict(
+    baseline='MultiLabelLinearClsHead',
+    convfc='ConvClsHead',
+    multifc='MultiHeadClsHead',
+    multiconv='ConvMultiHeadClsHead',
+)
+BACKBONES = {
+    'seresnet50': 'SEResNet',
+    'vgg19': 'VGG',
+    'swin-tiny': 'SwinTransformer',
+    'efficientnet-lite0': 'TIMMBackbone',
+}
+CHANNELS = {
+    'seresnet50': [1024, 2048],
+    'vgg19': [512, 512],
+    'swin-tiny': [384, 768],
+    'efficientnet-lite0': [112, 320],
+}
+DATA = {
+    'combined0': 'SplicedDataset',
+    'combined1': 'SplicedDataset',
+    'digits': 'SplicedDataset',
+    'voc': 'VOCSubset',
+    'openimages': 'OpenImagesSubset',
+    'own-data': 'CSVMultiLabelDataset',
+}
 EPOCHS = dict(combined0=300, combined1=300, voc=1000, openimages=1000)
 
 
 def test_the_grid_is_complete():
     names = {path.stem for path in CONFIGS}
-    grid = {f'{b}_{h}_{d}' for b in BACKBONES for h in (*HEADS, 'convfc-wide')
-            for d in ('combined0', 'combined1', 'voc', 'openimages')}
-    grid |= {f'{b}_{h}-{c}_combined0' for b in BACKBONES for h in ('multifc', 'multiconv')
-             for c in ('channels', 'stages')}
+    grid = {
+        f'{b}_{h}_{d}'
+        for b in BACKBONES
+        for h in (*HEADS, 'convfc-wide')
+        for d in ('combined0', 'combined1', 'voc', 'openimages')
+    }
+    grid |= {
+        f'{b}_{h}-{c}_combined0'
+        for b in BACKBONES
+        for h in ('multifc', 'multiconv')
+        for c in ('channels', 'stages')
+    }
     grid |= {f'efficientnet-lite0_{h}_digits' for h in (*HEADS, 'convfc-wide')}
     assert names == grid | {'efficientnet-lite0_multifc_own-data'}
 
@@ -70,8 +97,11 @@ def test_config_is_what_its_name_says(path):
 
 def distinct_models():
     """One config per model: the data do not matter for these tests."""
-    return [path for path in CONFIGS
-            if path.stem.endswith('_combined0') or path.stem.endswith('own-data')]
+    return [
+        path
+        for path in CONFIGS
+        if path.stem.endswith('_combined0') or path.stem.endswith('own-data')
+    ]
 
 
 @pytest.mark.parametrize('path', distinct_models(), ids=lambda path: path.stem)
@@ -85,9 +115,11 @@ def test_model_trains_a_batch_and_predicts(path):
     size = 224 if path.stem.startswith('swin') else 64
     classes = cfg.model.head.num_classes
     from mmpretrain.structures import DataSample
+
     data = dict(
         inputs=torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8),
-        data_samples=[DataSample().set_gt_score(torch.ones(classes)) for _ in range(2)])
+        data_samples=[DataSample().set_gt_score(torch.ones(classes)) for _ in range(2)],
+    )
     optim = torch.optim.SGD(model.parameters(), lr=0.1)
     model.train()
     model(**model.data_preprocessor(data, training=True), mode='loss')['loss'].backward()
@@ -95,12 +127,15 @@ def test_model_trains_a_batch_and_predicts(path):
     assert all(p.grad is not None for p in model.head.parameters())
     with torch.no_grad():
         predicted = model.eval().test_step(data)
-    assert predicted[0].pred_score.shape == (classes, )
+    assert predicted[0].pred_score.shape == (classes,)
 
 
 def test_list_of_configs_is_up_to_date():
-    process = subprocess.run([sys.executable, ROOT / 'tools' / 'list_configs.py', '--check'],
-                             capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, ROOT / 'tools' / 'list_configs.py', '--check'],
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     metafile = yaml.safe_load((ROOT / 'configs' / 'mhc' / 'metafile.yml').read_text())
     assert [m['Name'] for m in metafile['Models']] == [path.stem for path in CONFIGS]
@@ -108,9 +143,11 @@ def test_list_of_configs_is_up_to_date():
 
 def test_configs_are_found_by_package_and_by_name(tmp_path):
     import mmpretrain
+
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'mhc_plugin::mhc/efficientnet-lite0_multiconv_digits.py'\n"
-        'model = dict(head=dict(conv_channels=8))\n')
+        'model = dict(head=dict(conv_channels=8))\n'
+    )
     cfg = Config.fromfile(tmp_path / 'mine.py')
     assert cfg.model.head.type == 'ConvMultiHeadClsHead'
     assert '_scope_' not in cfg.model or cfg.model['_scope_'] == 'mmpretrain'

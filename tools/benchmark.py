@@ -1,11 +1,12 @@
 """Benchmarks: every figure is a median or a ratio of medians, measured in one run.
 
-    python tools/benchmark.py annotations
-    python tools/benchmark.py cache --profile
-    python tools/benchmark.py heads
-    python tools/benchmark.py maps
-    python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2
+python tools/benchmark.py annotations
+python tools/benchmark.py cache --profile
+python tools/benchmark.py heads
+python tools/benchmark.py maps
+python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2
 """
+
 import argparse
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Draw where the score of every class comes from: a panel per image."""
+
 import argparse
 import sys
 from collections.abc import Iterator
@@ -9,43 +10,53 @@ from rich.console import Console
 from rich.progress import track
 
 from mhc_plugin.apis import MultiLabelInferencer, load_config
-from mhc_plugin.apis.cli import one_sentence_errors
 from mhc_plugin.apis.images import list_images
 from mhc_plugin.apis.panels import dataset_with_test_pipeline, draw_class_maps
+from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Draw class maps. The predicted classes come first; one scale holds for all '
-        'classes of an image.')
+        'classes of an image.'
+    )
     parser.add_argument(
-        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin')
+        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
+    )
     parser.add_argument(
-        'checkpoint', help="a file or URL, or 'none': the model as training starts with it")
+        'checkpoint', help="a file or URL, or 'none': the model as training starts with it"
+    )
     parser.add_argument('inputs', nargs='*', help='images, folders or glob patterns')
     parser.add_argument(
-        '--dataset', choices=['train', 'val', 'test'],
-        help="the config's data set in the place of images; the truth is shown, too")
+        '--dataset',
+        choices=['train', 'val', 'test'],
+        help="the config's data set in the place of images; the truth is shown, too",
+    )
     parser.add_argument(
-        '--num', type=int, default=16, help='how many of --dataset, from the first; 16 by default')
+        '--num', type=int, default=16, help='how many of --dataset, from the first; 16 by default'
+    )
     parser.add_argument('--out-dir', default='class_maps', help='folder of the panels')
     parser.add_argument(
-        '--method', default='inherent',
-        help="'inherent' or a method of pytorch_grad_cam, such as GradCAM")
+        '--method',
+        default='inherent',
+        help="'inherent' or a method of pytorch_grad_cam, such as GradCAM",
+    )
     parser.add_argument('--classes', nargs='+', help='names or indices of classes; all by default')
     parser.add_argument(
-        '--compare', metavar='CHECKPOINT',
-        help="another checkpoint, or 'none', beside it: before and after, or two models")
+        '--compare',
+        metavar='CHECKPOINT',
+        help="another checkpoint, or 'none', beside it: before and after, or two models",
+    )
     parser.add_argument(
-        '--compare-config', metavar='CONFIG', help='the config of --compare, if it is another one')
+        '--compare-config', metavar='CONFIG', help='the config of --compare, if it is another one'
+    )
     parser.add_argument('--npz', action='store_true', help='write the raw maps, too')
     rule = parser.add_mutually_exclusive_group()
     rule.add_argument('--thr', type=float, help='scores from here on count as predicted')
     rule.add_argument('--topk', type=int, help='so many highest scores count as predicted')
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--device', help='CUDA where there is any, else CPU')
-    parser.add_argument(
-        '--traceback', action='store_true', help='show where an error was raised')
+    parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
     args = parser.parse_args()
     if bool(args.inputs) == bool(args.dataset):
         parser.error('give either images, folders or patterns, or --dataset')
@@ -54,7 +65,8 @@ def parse_args() -> argparse.Namespace:
 
 def load(config: str, checkpoint: str, device: str | None) -> MultiLabelInferencer:
     return MultiLabelInferencer(
-        load_config(config), None if checkpoint == 'none' else checkpoint, device)
+        load_config(config), None if checkpoint == 'none' else checkpoint, device
+    )
 
 
 def titles(asked: list[tuple[str, str]]) -> list[str]:
@@ -110,13 +122,26 @@ def main() -> None:
             images = list_images(args.inputs)
             total = len(images)
             items = readable(first, images)
-        classes = args.classes and [int(c) if c.isdigit() and c not in first.classes else c
-                                    for c in args.classes]
+        classes = args.classes and [
+            int(c) if c.isdigit() and c not in first.classes else c for c in args.classes
+        ]
         pictures = draw_class_maps(
-            inferencers, items, args.out_dir, method=args.method, classes=classes, thr=args.thr,
-            topk=args.topk, npz=args.npz, batch_size=args.batch_size)
-        count = sum(1 for _ in track(pictures, 'Panels', total=total, transient=True,
-                                     console=Console(stderr=True)))
+            inferencers,
+            items,
+            args.out_dir,
+            method=args.method,
+            classes=classes,
+            thr=args.thr,
+            topk=args.topk,
+            npz=args.npz,
+            batch_size=args.batch_size,
+        )
+        count = sum(
+            1
+            for _ in track(
+                pictures, 'Panels', total=total, transient=True, console=Console(stderr=True)
+            )
+        )
         print(f'{count} panels in {args.out_dir}')
     if count == 0:
         sys.exit(1)

@@ -1,4 +1,5 @@
 """Measure class maps: where they lie, what a swapped tile does, whether they are faithful."""
+
 import argparse
 from pathlib import Path
 
@@ -6,45 +7,60 @@ import mmengine
 from mmengine.config import DictAction
 from rich.console import Console
 
+from mhc_plugin.analysis.road import road_of_grad_cam
 from mhc_plugin.apis import load_config
 from mhc_plugin.apis.caching import add_cache_arguments, cache_options
-from mhc_plugin.apis.cli import one_sentence_errors
 from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, results_table, train_runs
-from mhc_plugin.apis.road import road_of_grad_cam
 from mhc_plugin.class_maps import find_method
+from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Measure accuracy and class maps of models in one table, with the level of '
         'chance. Several checkpoints of a config (seeds) give mean and standard deviation; models '
-        'with the same backbone share its features.')
+        'with the same backbone share its features.'
+    )
     parser.add_argument(
-        '--model', nargs='+', action='append', required=True, metavar=('CONFIG', 'CHECKPOINT'),
+        '--model',
+        nargs='+',
+        action='append',
+        required=True,
+        metavar=('CONFIG', 'CHECKPOINT'),
         help='a config and its checkpoints; may be repeated. Without checkpoints it is trained '
-        'first, once for each of --seeds; a finished run is not repeated')
+        'first, once for each of --seeds; a finished run is not repeated',
+    )
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='for training; 0')
     parser.add_argument('--work-dir', default='work_dirs/maps', help='folder of the trained runs')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction,
-        help='settings that override every config, such as train_cfg.max_epochs=30')
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings that override every config, such as train_cfg.max_epochs=30',
+    )
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='test')
     parser.add_argument(
-        '--method', default='inherent',
-        help="'inherent' or a method of pytorch_grad_cam, such as GradCAM")
+        '--method',
+        default='inherent',
+        help="'inherent' or a method of pytorch_grad_cam, such as GradCAM",
+    )
     parser.add_argument(
-        '--road', type=int, default=0, metavar='N',
-        help='measure ROAD on so many images, seconds for each; left out by default')
+        '--road',
+        type=int,
+        default=0,
+        metavar='N',
+        help='measure ROAD on so many images, seconds for each; left out by default',
+    )
     parser.add_argument('--no-swap', action='store_true', help='leave out the swap test')
     parser.add_argument(
-        '--no-random-head', action='store_true', help='leave out the maps of a random head')
+        '--no-random-head', action='store_true', help='leave out the maps of a random head'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of swaps, ROAD and random heads')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--num-workers', type=int, default=0)
     parser.add_argument('--device', help='CUDA where there is any, else CPU')
     parser.add_argument('--out', help='file for all figures, .json')
-    parser.add_argument(
-        '--traceback', action='store_true', help='show where an error was raised')
+    parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
     add_cache_arguments(parser)
     return parser.parse_args()
 
@@ -67,12 +83,23 @@ def main() -> None:
         runs = []
         for config, *checkpoints in args.model:
             cfg, name = load_config(config, args.cfg_options), Path(config).stem
-            runs.append(ModelRuns(name, cfg, checkpoints) if checkpoints else
-                        train_runs(name, cfg, args.seeds, args.work_dir, cache))
+            runs.append(
+                ModelRuns(name, cfg, checkpoints)
+                if checkpoints
+                else train_runs(name, cfg, args.seeds, args.work_dir, cache)
+            )
         results = evaluate_runs(
-            runs, split=args.split, method=args.method, with_swap=not args.no_swap,
-            road_images=args.road, random_head=not args.no_random_head, seed=args.seed,
-            batch_size=args.batch_size, num_workers=args.num_workers, device=args.device)
+            runs,
+            split=args.split,
+            method=args.method,
+            with_swap=not args.no_swap,
+            road_images=args.road,
+            random_head=not args.no_random_head,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            device=args.device,
+        )
         Console(width=1000).print(results_table(results))
         if args.out:
             mmengine.dump(results, args.out)

@@ -1,27 +1,34 @@
 """Write a model as ONNX, checked against PyTorch."""
+
 import argparse
 
 from mhc_plugin.apis import load_config, load_model
-from mhc_plugin.apis.cli import one_sentence_errors
 from mhc_plugin.apis.export import export_onnx
 from mhc_plugin.apis.images import test_image_size
+from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write a model as ONNX: from float32 images (N, 3, H, W) in 0..255, any N, to '
-        'scores and, on request, class maps. It is compared with PyTorch before it is written.')
+        'scores and, on request, class maps. It is compared with PyTorch before it is written.'
+    )
     parser.add_argument(
-        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin')
+        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
+    )
     parser.add_argument('checkpoint', help='a file or URL')
     parser.add_argument('out', help='file to write, .onnx')
     parser.add_argument(
-        '--maps', action='store_true', help='inherent class maps of all classes in the same graph')
+        '--maps', action='store_true', help='inherent class maps of all classes in the same graph'
+    )
     parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
-        help='of the images; what the test pipeline makes by default')
-    parser.add_argument(
-        '--traceback', action='store_true', help='show where an error was raised')
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images; what the test pipeline makes by default',
+    )
+    parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
     return parser.parse_args()
 
 
@@ -32,8 +39,10 @@ def main() -> None:
         model = load_model(cfg, args.checkpoint, device='cpu')
         size = args.size or test_image_size(cfg)
         difference = export_onnx(model, args.out, tuple(size), args.maps)
-        print(f'Wrote {args.out} for images of {size[0]} x {size[1]}; onnxruntime differs from '
-              f'PyTorch by {difference:.1g} at most.')
+        print(
+            f'Wrote {args.out} for images of {size[0]} x {size[1]}; onnxruntime differs from '
+            f'PyTorch by {difference:.1g} at most.'
+        )
 
 
 if __name__ == '__main__':

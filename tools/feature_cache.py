@@ -1,21 +1,22 @@
 """Look after stored features: list, inspect, verify and remove them."""
+
 import argparse
 import sys
 
 from rich.console import Console
 
-from mhc_plugin.apis.cli import one_sentence_errors
-from mhc_plugin.apis.stored_features import entries_table, entry_report, parse_size, verify_entry
+from mhc_plugin.cli.arguments import one_sentence_errors
+from mhc_plugin.cli.stored_features import entries_table, entry_report, parse_size, verify_entry
 from mhc_plugin.engine import DEFAULT_CACHE_DIR
-from mhc_plugin.feature_cache import FeatureStore, format_bytes
+from mhc_plugin.features.store import FeatureStore, format_bytes
 
 
 def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        '--cache-dir', default=DEFAULT_CACHE_DIR, help='folder of features (default: %(default)s)')
-    common.add_argument(
-        '--traceback', action='store_true', help='show where an error was raised')
+        '--cache-dir', default=DEFAULT_CACHE_DIR, help='folder of features (default: %(default)s)'
+    )
+    common.add_argument('--traceback', action='store_true', help='show where an error was raised')
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
@@ -29,8 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument('keys', nargs='*', metavar='key', help='all entries by default')
     remove = add('remove', 'remove entries')
     remove.add_argument('keys', nargs='+', metavar='key', help='a key, or its beginning')
-    prune = add('prune', 'remove entries that no run can share, and on request those unused for '
-                'longest')
+    prune = add(
+        'prune', 'remove entries that no run can share, and on request those unused for longest'
+    )
     prune.add_argument('--max-size', help='remove the oldest until the rest is as small, as 20G')
     prune.add_argument('--unused-days', type=float, help='remove those not used for so many days')
     return parser

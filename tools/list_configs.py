@@ -1,8 +1,9 @@
 """Write configs/mhc/README.md and configs/mhc/metafile.yml from the configs themselves.
 
-    python tools/list_configs.py           # write both
-    python tools/list_configs.py --check   # exit with 1 if either is not up to date
+python tools/list_configs.py           # write both
+python tools/list_configs.py --check   # exit with 1 if either is not up to date
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import yaml
 ROOT = Path(__file__).parents[1] / 'configs' / 'mhc'
 
 BACKBONES = {
-    'seresnet50': 'SE-ResNet50', 'vgg19': 'VGG-19', 'swin-tiny': 'Swin-T',
-    'efficientnet-lite0': 'EfficientNet-Lite0'
+    'seresnet50': 'SE-ResNet50',
+    'vgg19': 'VGG-19',
+    'swin-tiny': 'Swin-T',
+    'efficientnet-lite0': 'EfficientNet-Lite0',
 }
 HEADS = {
     'baseline': "MMPretrain's `MultiLabelLinearClsHead`",
@@ -51,10 +54,16 @@ def parts(path: Path) -> tuple[str, str, str]:
         ValueError: If the name has other parts than the tables above.
     """
     names = path.stem.split('_')
-    if len(names) != 3 or names[0] not in BACKBONES or names[1] not in HEADS or (
-            names[2] not in DATA):
-        raise ValueError(f'Expected the name of {path.name} to be <backbone>_<head>_<data>.py with '
-                         f'parts of {list(BACKBONES)}, {list(HEADS)}, {list(DATA)}.')
+    if (
+        len(names) != 3
+        or names[0] not in BACKBONES
+        or names[1] not in HEADS
+        or (names[2] not in DATA)
+    ):
+        raise ValueError(
+            f'Expected the name of {path.name} to be <backbone>_<head>_<data>.py with '
+            f'parts of {list(BACKBONES)}, {list(HEADS)}, {list(DATA)}.'
+        )
     return names[0], names[1], names[2]
 
 
@@ -65,9 +74,12 @@ def readme(configs: list[Path]) -> str:
     for data, description in DATA.items():
         if not any(key[2] == data for key in present):
             continue
-        lines += [f'## {data}: {description}', '',
-                  f'| head | {" | ".join(BACKBONES.values())} |',
-                  f'| --- |{" --- |" * len(BACKBONES)}']
+        lines += [
+            f'## {data}: {description}',
+            '',
+            f'| head | {" | ".join(BACKBONES.values())} |',
+            f'| --- |{" --- |" * len(BACKBONES)}',
+        ]
         for head, head_description in HEADS.items():
             names = [present.get((backbone, head, data)) for backbone in BACKBONES]
             if any(names):
@@ -83,17 +95,24 @@ def metafile(configs: list[Path]) -> str:
         Name='MHC',
         Paper=dict(
             Title='Class-Level Feature Disentanglement for Multi-Label Image Classification',
-            URL='https://doi.org/10.3390/fi17110486'),
-        README='configs/mhc/README.md')
+            URL='https://doi.org/10.3390/fi17110486',
+        ),
+        README='configs/mhc/README.md',
+    )
     models = []
     for path in configs:
         backbone, head, data = parts(path)
-        models.append({
-            'Name': path.stem,
-            'In Collection': 'MHC',
-            'Config': f'configs/mhc/{path.name}',
-            'Metadata': {'Training Data': DATA[data], 'Architecture': [BACKBONES[backbone], head]},
-        })
+        models.append(
+            {
+                'Name': path.stem,
+                'In Collection': 'MHC',
+                'Config': f'configs/mhc/{path.name}',
+                'Metadata': {
+                    'Training Data': DATA[data],
+                    'Architecture': [BACKBONES[backbone], head],
+                },
+            }
+        )
     return yaml.safe_dump(dict(Collections=[collection], Models=models), sort_keys=False)
 
 

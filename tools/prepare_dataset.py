@@ -1,12 +1,13 @@
 """Write a chosen subset of VOC or OpenImages, or spliced composites, to disk once."""
+
 import argparse
 import signal
 import sys
 
 from mmengine.config import DictAction
 
-from mhc_plugin.apis.cli import one_sentence_errors
 from mhc_plugin.apis.prepare import prepare_openimages, prepare_splices, prepare_voc
+from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,47 +15,89 @@ def build_parser() -> argparse.ArgumentParser:
         description='Write a chosen subset of VOC or OpenImages, or spliced composites, once: '
         "OpenMMLab's multi-label JSON, which MMPretrain's MultiLabelDataset reads (ours, "
         'JSONMultiLabelDataset, reads the unknown labels, too), and card.json, which says what is '
-        'in it and where it came from.')
+        'in it and where it came from.'
+    )
     commands = parser.add_subparsers(dest='command', required=True)
 
     voc = commands.add_parser('voc', help='a subset of PASCAL VOC')
-    voc.add_argument('--data-root', nargs='+', required=True, metavar='ROOT',
-                     help='one or several folders that hold JPEGImages, such as VOC2007 VOC2012')
-    voc.add_argument('--splits', nargs='+', default=['trainval', 'test'], metavar='SPLIT',
-                     help='splits to write; the first decides on classes (%(default)s)')
-    voc.add_argument('--difficult', choices=['unknown', 'positive', 'negative'],
-                     default='unknown',
-                     help='what a class is whose objects are all difficult (%(default)s)')
+    voc.add_argument(
+        '--data-root',
+        nargs='+',
+        required=True,
+        metavar='ROOT',
+        help='one or several folders that hold JPEGImages, such as VOC2007 VOC2012',
+    )
+    voc.add_argument(
+        '--splits',
+        nargs='+',
+        default=['trainval', 'test'],
+        metavar='SPLIT',
+        help='splits to write; the first decides on classes (%(default)s)',
+    )
+    voc.add_argument(
+        '--difficult',
+        choices=['unknown', 'positive', 'negative'],
+        default='unknown',
+        help='what a class is whose objects are all difficult (%(default)s)',
+    )
     add_choice(voc)
 
     openimages = commands.add_parser('openimages', help='a subset of OpenImages V2 to V7')
-    openimages.add_argument('--data-root', required=True, metavar='ROOT',
-                            help='the folder of the CSV files')
-    openimages.add_argument('--splits', nargs='+', default=['train', 'test'],
-                            choices=['train', 'validation', 'test'],
-                            help='splits to write; the first decides on classes (%(default)s)')
-    openimages.add_argument('--labels', choices=['image', 'boxes', 'both'], default='image',
-                            help='what says that a class is present (%(default)s)')
-    openimages.add_argument('--no-depictions', action='store_true',
-                            help='boxes of drawings and the like do not count')
-    openimages.add_argument('--image-folder', default='<split>', metavar='FOLDER',
-                            help='where the images are, below ROOT if relative (%(default)s)')
-    openimages.add_argument('--before-download', action='store_true',
-                            help='choose among all images that the files name, also those that '
-                            'are not on disk')
+    openimages.add_argument(
+        '--data-root', required=True, metavar='ROOT', help='the folder of the CSV files'
+    )
+    openimages.add_argument(
+        '--splits',
+        nargs='+',
+        default=['train', 'test'],
+        choices=['train', 'validation', 'test'],
+        help='splits to write; the first decides on classes (%(default)s)',
+    )
+    openimages.add_argument(
+        '--labels',
+        choices=['image', 'boxes', 'both'],
+        default='image',
+        help='what says that a class is present (%(default)s)',
+    )
+    openimages.add_argument(
+        '--no-depictions', action='store_true', help='boxes of drawings and the like do not count'
+    )
+    openimages.add_argument(
+        '--image-folder',
+        default='<split>',
+        metavar='FOLDER',
+        help='where the images are, below ROOT if relative (%(default)s)',
+    )
+    openimages.add_argument(
+        '--before-download',
+        action='store_true',
+        help='choose among all images that the files name, also those that are not on disk',
+    )
     for what in ('class', 'label', 'box'):
-        openimages.add_argument(f'--{what}-file', metavar='CSV',
-                                help='a file with another than its usual name, below ROOT if '
-                                'relative; <split> stands for the split')
+        openimages.add_argument(
+            f'--{what}-file',
+            metavar='CSV',
+            help='a file with another than its usual name, below ROOT if '
+            'relative; <split> stands for the split',
+        )
     add_choice(openimages)
 
     splice = commands.add_parser('splice', help='composites of a spliced dataset as PNG files')
     splice.add_argument('config', help='a config, or combined0, combined1, digits')
-    splice.add_argument('--parts', nargs='+', choices=['train', 'val', 'test'],
-                        default=['train', 'test'],
-                        help='which datasets of the config to write (%(default)s)')
-    splice.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config')
+    splice.add_argument(
+        '--parts',
+        nargs='+',
+        choices=['train', 'val', 'test'],
+        default=['train', 'test'],
+        help='which datasets of the config to write (%(default)s)',
+    )
+    splice.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config',
+    )
     add_common(splice)
     return parser
 
@@ -62,24 +105,38 @@ def build_parser() -> argparse.ArgumentParser:
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Options that choose classes and images."""
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='the classes')
-    parser.add_argument('--num-classes', type=int, default=10,
-                        help='without --classes: how many to choose (%(default)s)')
-    parser.add_argument('--min-labels', type=int, default=2,
-                        help='fewest of the classes in an image (%(default)s)')
-    parser.add_argument('--max-labels', type=int, default=7,
-                        help='most of the classes in an image (%(default)s)')
-    parser.add_argument('--max-images', type=int, default=10_000,
-                        help='most images of a split, as even over the classes as can be '
-                        '(%(default)s)')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='decides where nothing else does (%(default)s)')
+    parser.add_argument(
+        '--num-classes',
+        type=int,
+        default=10,
+        help='without --classes: how many to choose (%(default)s)',
+    )
+    parser.add_argument(
+        '--min-labels', type=int, default=2, help='fewest of the classes in an image (%(default)s)'
+    )
+    parser.add_argument(
+        '--max-labels', type=int, default=7, help='most of the classes in an image (%(default)s)'
+    )
+    parser.add_argument(
+        '--max-images',
+        type=int,
+        default=10_000,
+        help='most images of a split, as even over the classes as can be (%(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='decides where nothing else does (%(default)s)'
+    )
     add_common(parser)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Options of all commands."""
-    parser.add_argument('--out', required=True, metavar='FOLDER',
-                        help='the folder to make; there must be nothing yet')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='FOLDER',
+        help='the folder to make; there must be nothing yet',
+    )
     parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
 
 

@@ -1,44 +1,53 @@
 """Train a model. Options are those of MMPretrain's own tool, and a few more."""
+
 import argparse
 
 from mhc_plugin.apis import load_config, train
 from mhc_plugin.apis.caching import add_cache_arguments, cache_options
-from mhc_plugin.apis.cli import add_common_arguments, one_sentence_errors, parse_args
+from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, parse_args
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument(
-        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin')
+        'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
+    )
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or from the newest readable one of the work dir')
+        help='go on from this checkpoint, or from the newest readable one of the work dir',
+    )
     parser.add_argument(
-        '--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on CPU')
+        '--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on CPU'
+    )
     parser.add_argument(
-        '--no-validate', action='store_true', help='do not validate during training')
+        '--no-validate', action='store_true', help='do not validate during training'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the total batch size over auto_scale_lr.base_batch_size')
+        help='scale the learning rate by the total batch size over auto_scale_lr.base_batch_size',
+    )
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='start the workers of data loaders anew in every epoch')
+        help='start the workers of data loaders anew in every epoch',
+    )
     parser.add_argument(
         '--backbone-weights',
         metavar='PATH|none',
         help='a checkpoint of the backbone, or of a model that has it, in the place of the '
-        'published weights; `none` for random weights')
+        'published weights; `none` for random weights',
+    )
     parser.add_argument('--seed', type=int, help="seed in the place of the config's")
     parser.add_argument(
         '--small-checkpoints',
         action='store_true',
-        help='save only what is trained, and the name of the backbone')
+        help='save only what is trained, and the name of the backbone',
+    )
     add_cache_arguments(parser)
     add_common_arguments(parser)
     return parser
@@ -60,7 +69,8 @@ def main() -> None:
             seed=args.seed,
             backbone_weights=args.backbone_weights,
             feature_cache=cache_options(args),
-            small_checkpoints=args.small_checkpoints)
+            small_checkpoints=args.small_checkpoints,
+        )
 
 
 if __name__ == '__main__':

@@ -15,12 +15,14 @@ default_hooks = dict(
     # A resumed run repeats the uninterrupted one.
     reproducible_epoch=dict(type='ReproducibleEpochHook'),
     # Batch statistics of trained parts agree between processes.
-    sync_trained_buffers=dict(type='SyncTrainedBuffersHook'))
+    sync_trained_buffers=dict(type='SyncTrainedBuffersHook'),
+)
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
+    dist_cfg=dict(backend='nccl'),
+)
 
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 

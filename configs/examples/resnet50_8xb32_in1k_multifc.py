@@ -14,7 +14,9 @@ model = dict(
         type='MultiHeadClsHead',
         num_classes=num_classes,
         in_channels=2048,
-        loss=dict(type='PerHeadBCELoss')))
+        loss=dict(type='PerHeadBCELoss'),
+    )
+)
 data_preprocessor = dict(num_classes=num_classes)
 
 dataset = dict(
@@ -22,12 +24,14 @@ dataset = dict(
     type='CSVMultiLabelDataset',
     data_root='{{$MHC_DATA_ROOT:data}}/own',
     data_prefix='images',
-    classes=classes)
+    classes=classes,
+)
 train_dataloader = dict(
-    dataset=dict(dataset, ann_file='train.csv', pipeline={{_base_.train_pipeline}}))
+    dataset=dict(dataset, ann_file='train.csv', pipeline={{_base_.train_pipeline}})
+)
 val_dataloader = dict(
-    dataset=dict(
-        dataset, ann_file='val.csv', test_mode=True, pipeline={{_base_.test_pipeline}}))
+    dataset=dict(dataset, ann_file='val.csv', test_mode=True, pipeline={{_base_.test_pipeline}})
+)
 test_dataloader = val_dataloader
 
 val_evaluator = [dict(type='TopKMultiLabelMetric', topk=1), dict(type='MultiLabelMeanAP')]

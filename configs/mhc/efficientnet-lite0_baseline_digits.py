@@ -12,4 +12,6 @@ model = dict(
         type='MultiLabelLinearClsHead',
         num_classes=10,
         in_channels=1280,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum')))
+        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
+    ),
+)

@@ -12,4 +12,6 @@ model = dict(
         type='ConvMultiHeadClsHead',
         in_channels=(512, 512),
         connection='stages',
-        head_stages=[0] * 5 + [1] * 5))
+        head_stages=[0] * 5 + [1] * 5,
+    ),
+)

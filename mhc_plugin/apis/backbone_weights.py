@@ -1,4 +1,5 @@
 """``--backbone-weights``: a local file, or random weights, in the place of published ones."""
+
 import os
 from pathlib import Path
 
@@ -22,12 +23,16 @@ def replace_pretrained(cfg: Config, weights: str | os.PathLike) -> None:
     """
     weights = os.fspath(weights)
     if weights != 'none' and not Path(weights).expanduser().is_file():
-        raise FileNotFoundError(f'There is no file {weights} to read the backbone\'s weights from. '
-                                'Give a checkpoint, or `none` for random weights.')
+        raise FileNotFoundError(
+            f"There is no file {weights} to read the backbone's weights from. "
+            'Give a checkpoint, or `none` for random weights.'
+        )
     backbone = cfg.model.get('backbone')
     if backbone is None:
-        raise ValueError(f'Expected a model with a backbone, but {cfg.model.type} has none whose '
-                         'weights could be replaced.')
+        raise ValueError(
+            f'Expected a model with a backbone, but {cfg.model.type} has none whose '
+            'weights could be replaced.'
+        )
     backbone.pop('init_cfg', None)
     cfg.model.pop('pretrained', None)
     if 'pretrained' in backbone:

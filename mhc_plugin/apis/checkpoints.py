@@ -1,4 +1,5 @@
 """Checkpoints in a folder: the newest that can be read, and what is wrong with newer ones."""
+
 import re
 import zipfile
 from pathlib import Path
@@ -31,8 +32,10 @@ def newest_readable(work_dir: Path) -> tuple[Path | None, list[str]]:
             return path, damaged
         damaged.append(f'{path}: {problem}')
     if damaged:
-        raise ValueError('None of the checkpoints can be read: ' + '; '.join(damaged) + '. Delete '
-                         'them to start anew, or name another one.')
+        raise ValueError(
+            'None of the checkpoints can be read: ' + '; '.join(damaged) + '. Delete '
+            'them to start anew, or name another one.'
+        )
     return None, damaged
 
 
@@ -63,8 +66,10 @@ def _candidates(work_dir: Path) -> list[Path]:
         folders.add(last.parent)
     numbered = {
         path: int(match.group(1))
-        for folder in folders if folder.is_dir()
-        for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if (match := _NAME.fullmatch(path.name))
     }
     paths = sorted(numbered, key=lambda path: numbered[path], reverse=True)
     if last is not None and last.is_file() and last not in numbered:

@@ -1,4 +1,5 @@
 """Class maps of a model for images: one call."""
+
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -13,10 +14,12 @@ from .model import class_names
 _BATCH = 32
 
 
-def class_maps(model: nn.Module,
-               images: torch.Tensor | tuple[torch.Tensor, ...] | Image | Sequence[Image],
-               classes: Sequence[int | str] | None = None,
-               method: str = 'inherent') -> torch.Tensor:
+def class_maps(
+    model: nn.Module,
+    images: torch.Tensor | tuple[torch.Tensor, ...] | Image | Sequence[Image],
+    classes: Sequence[int | str] | None = None,
+    method: str = 'inherent',
+) -> torch.Tensor:
     """Where in an image the score of each class comes from.
 
     Args:
@@ -45,8 +48,11 @@ def class_maps(model: nn.Module,
     with left_as_found(classifier):
         if isinstance(images, torch.Tensor | tuple):
             device = next(classifier.parameters()).device
-            images = (images.to(device) if isinstance(images, torch.Tensor)
-                      else tuple(feat.to(device) for feat in images))
+            images = (
+                images.to(device)
+                if isinstance(images, torch.Tensor)
+                else tuple(feat.to(device) for feat in images)
+            )
             return class_maps_of(classifier, images, method, indices)
         maps = [
             class_maps_of(classifier, batch, method, indices)
@@ -54,8 +60,10 @@ def class_maps(model: nn.Module,
         ]
     sizes = {tuple(batch.shape[-2:]) for batch in maps}
     if len(sizes) > 1:
-        raise ValueError('Expected images of one size behind the test pipeline, but their maps '
-                         f'are of sizes {sorted(sizes)}: call once for each size.')
+        raise ValueError(
+            'Expected images of one size behind the test pipeline, but their maps '
+            f'are of sizes {sorted(sizes)}: call once for each size.'
+        )
     return torch.cat(maps)
 
 
@@ -73,16 +81,20 @@ def class_indices(model: nn.Module, classes: Sequence[int | str]) -> list[int]:
         elif isinstance(item, Integral) and 0 <= item < len(names):
             indices.append(int(item))
         else:
-            raise ValueError(f'Expected argument `classes` to hold indices below {len(names)} or '
-                             f'names of {names}, but got {item!r}.')
+            raise ValueError(
+                f'Expected argument `classes` to hold indices below {len(names)} or '
+                f'names of {names}, but got {item!r}.'
+            )
     return indices
 
 
 def _prepared(model: nn.Module, images: Image | Sequence[Image]):
     cfg = getattr(model, '_config', None)
     if cfg is None:
-        raise ValueError('Expected a model that knows its config to prepare images by: load it '
-                         'with `mhc_plugin.apis.load_model` or `mmpretrain.get_model`, or give '
-                         'what the data preprocessor returns.')
+        raise ValueError(
+            'Expected a model that knows its config to prepare images by: load it '
+            'with `mhc_plugin.apis.load_model` or `mmpretrain.get_model`, or give '
+            'what the data preprocessor returns.'
+        )
     for batch in batches(map(ImagePipeline(cfg), list_images(images)), _BATCH):
         yield model.data_preprocessor(batch, False)['inputs']

@@ -1,4 +1,5 @@
 """Configs by path, by package or by name."""
+
 import difflib
 import inspect
 import os
@@ -14,14 +15,22 @@ from mhc_plugin import compat
 # What MMEngine's runner reads from a config besides the arguments of its constructor, and what the
 # tools read. Anything else in a config is a variable of its author.
 RUNNER_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'} | {
-    'activation_checkpointing', 'backbone_weights', 'compile', 'custom_imports',
-    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'runner_type',
-    'sync_bn', 'total_batch_size', 'tta_model', 'tta_pipeline'
+    'activation_checkpointing',
+    'backbone_weights',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'total_batch_size',
+    'tta_model',
+    'tta_pipeline',
 }
 
 
-def load_config(config: str | os.PathLike,
-                cfg_options: dict[str, Any] | None = None) -> Config:
+def load_config(config: str | os.PathLike, cfg_options: dict[str, Any] | None = None) -> Config:
     """Load a config.
 
     Args:
@@ -42,8 +51,7 @@ def load_config(config: str | os.PathLike,
     for key in cfg:
         close = _misspelt(key, RUNNER_KEYS, cutoff=0.93)
         if close and close not in cfg:
-            warnings.warn(
-                f'Nothing reads `{key}` of {path}; did you mean `{close}`?', stacklevel=2)
+            warnings.warn(f'Nothing reads `{key}` of {path}; did you mean `{close}`?', stacklevel=2)
     for option in cfg_options or {}:
         key = option.split('.')[0]
         close = None if key in cfg else _misspelt(key, {*RUNNER_KEYS, *cfg}, cutoff=0.8)
@@ -70,8 +78,11 @@ def find_config(config: str) -> str:
         return str(known[stem])
     near = {path.stem: path for path in Path(config).parent.glob('*.py')}
     close = difflib.get_close_matches(stem, known | near, n=3, cutoff=0.75)
-    hint = (f' Did you mean {" or ".join(str(near.get(name, name)) for name in close)}?'
-            if close else f' The configs of this package are in {root}.')
+    hint = (
+        f' Did you mean {" or ".join(str(near.get(name, name)) for name in close)}?'
+        if close
+        else f' The configs of this package are in {root}.'
+    )
     raise FileNotFoundError(f'There is no config {config}.{hint}')
 
 

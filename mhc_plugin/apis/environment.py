@@ -1,4 +1,5 @@
 """What training and testing do to a config before a runner is built from it."""
+
 import os
 from pathlib import Path
 
@@ -21,10 +22,12 @@ def set_work_dir(cfg: Config, work_dir: str | os.PathLike | None) -> None:
         cfg.work_dir = os.path.join('work_dirs', name)
 
 
-def set_loader_defaults(cfg: Config,
-                        names: tuple[str, ...],
-                        pin_memory: bool = True,
-                        persistent_workers: bool | None = True) -> None:
+def set_loader_defaults(
+    cfg: Config,
+    names: tuple[str, ...],
+    pin_memory: bool = True,
+    persistent_workers: bool | None = True,
+) -> None:
     """Give the data loaders the settings that MMPretrain's tools give them.
 
     Args:
@@ -64,7 +67,8 @@ def start_processes(cfg: Config, launcher: str) -> None:
             raise ValueError(
                 'Launcher `pytorch` expects torchrun to set RANK and WORLD_SIZE: start with '
                 '`torchrun --nproc_per_node=N tools/train.py ... --launcher pytorch` or '
-                'tools/dist_train.sh.')
+                'tools/dist_train.sh.'
+            )
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ.setdefault(name, '1')
         env_cfg = cfg.get('env_cfg', {})
@@ -92,7 +96,8 @@ def split_total_batch(cfg: Config) -> None:
     if total % world_size:
         raise ValueError(
             f'Expected `total_batch_size` ({total}) to be divisible by the number of processes '
-            f'({world_size}). Set `train_dataloader.batch_size` to the batch of one process.')
+            f'({world_size}). Set `train_dataloader.batch_size` to the batch of one process.'
+        )
     cfg.train_dataloader.batch_size = total // world_size
 
 

@@ -1,4 +1,5 @@
 """Export of a model to ONNX, checked against PyTorch."""
+
 import json
 import os
 from pathlib import Path
@@ -52,10 +53,9 @@ class ExportableClassifier(nn.Module):
         return (scores, closed_form_maps(self.model, feats)) if self.with_maps else scores
 
 
-def export_onnx(model: nn.Module,
-                path: str | os.PathLike,
-                image_size: tuple[int, int],
-                with_maps: bool = False) -> float:
+def export_onnx(
+    model: nn.Module, path: str | os.PathLike, image_size: tuple[int, int], with_maps: bool = False
+) -> float:
     """Write a model as ONNX and check it against PyTorch with onnxruntime.
 
     The graph takes ``images``, float32 (N, 3, H, W) in 0..255 with any N, and normalises them
@@ -83,8 +83,9 @@ def export_onnx(model: nn.Module,
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise ImportError(f'The export needs {error.name}: pip install "mhc_plugin[export]".'
-                          ) from error
+        raise ImportError(
+            f'The export needs {error.name}: pip install "mhc_plugin[export]".'
+        ) from error
     path = Path(path)
     classifier = unwrap_classifier(model)
     device = next(classifier.parameters()).device
@@ -96,17 +97,21 @@ def export_onnx(model: nn.Module,
         if with_maps and _has_no_maps(classifier, images[:1]):
             raise ValueError(
                 f'The class maps of `{type(classifier.head).__name__}` behind this neck have no '
-                'closed form that a graph could hold: export without maps.')
+                'closed form that a graph could hold: export without maps.'
+            )
         expected = exportable(images)
         proto = _to_onnx(exportable, images[:2])
     onnx.helper.set_model_props(proto, _metadata(classifier))
     session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=['CPUExecutionProvider'])
+        proto.SerializeToString(), providers=['CPUExecutionProvider']
+    )
     actual = session.run(None, dict(images=images.cpu().numpy()))
-    difference = _difference(actual, expected if with_maps else (expected, ))
+    difference = _difference(actual, expected if with_maps else (expected,))
     if not difference <= TOLERANCE:
-        raise RuntimeError(f'The exported model differs from PyTorch by {difference:.2g}, which is '
-                           f'more than {TOLERANCE:g}; it was not written.')
+        raise RuntimeError(
+            f'The exported model differs from PyTorch by {difference:.2g}, which is '
+            f'more than {TOLERANCE:g}; it was not written.'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, path)
     return difference
@@ -117,22 +122,32 @@ def _to_onnx(exportable: ExportableClassifier, images: Tensor) -> 'onnx.ModelPro
     # In two steps: torch.onnx alone would try other ways where the batch cannot be left open.
     with compat.open_batch_of_windows():
         program = torch.export.export(
-            exportable, (images, ), dynamic_shapes=({0: torch.export.Dim('batch')}, ))
+            exportable, (images,), dynamic_shapes=({0: torch.export.Dim('batch')},)
+        )
     return torch.onnx.export(
-        program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=['images'],
-        output_names=names).model_proto
+        program,
+        (),
+        dynamo=True,
+        opset_version=OPSET,
+        verbose=False,
+        input_names=['images'],
+        output_names=names,
+    ).model_proto
 
 
 def _has_no_maps(model: nn.Module, images: Tensor) -> bool:
-    feats = model.extract_feat(model.data_preprocessor(dict(inputs=images))['inputs'],
-                               stage='backbone')
+    feats = model.extract_feat(
+        model.data_preprocessor(dict(inputs=images))['inputs'], stage='backbone'
+    )
     return closed_form_maps(model, feats) is None
 
 
 def _metadata(model: nn.Module) -> dict[str, str]:
     to_rgb = getattr(model.data_preprocessor, 'to_rgb', False)
-    metadata = dict(classes=json.dumps(class_names(model), ensure_ascii=False),
-                    channels='RGB' if to_rgb else 'as the pipeline packs them')
+    metadata = dict(
+        classes=json.dumps(class_names(model), ensure_ascii=False),
+        channels='RGB' if to_rgb else 'as the pipeline packs them',
+    )
     thresholds = (getattr(model, '_dataset_meta', None) or {}).get('thresholds')
     if thresholds is not None:
         metadata['thresholds'] = json.dumps(list(thresholds))
@@ -144,4 +159,4 @@ def _difference(actual: list[np.ndarray], expected: tuple[Tensor, ...]) -> float
     if len(expected) == 1:
         return scores
     maps = expected[1].cpu().numpy()
-    return max(scores, float(np.abs(actual[1] - maps).max() / max(1., maps.max())))
+    return max(scores, float(np.abs(actual[1] - maps).max() / max(1.0, maps.max())))

@@ -1,4 +1,5 @@
 """Images from files, folders and arrays, prepared as a config's test pipeline does."""
+
 import copy
 import glob
 import os
@@ -65,10 +66,12 @@ def read_image(image: str | np.ndarray) -> np.ndarray:
         ValueError: If it is no image.
     """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.shape[2:] not in ((), (1, ), (3, )) or image.ndim < 2:
-            raise ValueError('Expected an image to be a uint8 array of shape (H, W), (H, W, 1) or '
-                             f'(H, W, 3), but got {image.dtype} {image.shape}.')
-        return image if image.shape[2:] == (3, ) else mmcv.gray2bgr(image.reshape(image.shape[:2]))
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (1,), (3,)) or image.ndim < 2:
+            raise ValueError(
+                'Expected an image to be a uint8 array of shape (H, W), (H, W, 1) or '
+                f'(H, W, 3), but got {image.dtype} {image.shape}.'
+            )
+        return image if image.shape[2:] == (3,) else mmcv.gray2bgr(image.reshape(image.shape[:2]))
     if not os.path.isfile(image):
         raise FileNotFoundError(f'There is no image file {image}.')
     try:
@@ -144,7 +147,7 @@ def flip_views(pipeline: Sequence[dict]) -> list[dict]:
     The image as it is comes first: its annotation is the one that a merged sample keeps.
     """
     *steps, pack = copy.deepcopy(list(pipeline))
-    flips = [dict(type='RandomFlipWithCells', prob=prob) for prob in (0., 1.)]
+    flips = [dict(type='RandomFlipWithCells', prob=prob) for prob in (0.0, 1.0)]
     return [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
@@ -156,8 +159,10 @@ def test_dataset(cfg: Config) -> dict:
     """
     dataset = inner_dataset((cfg.get('test_dataloader') or {}).get('dataset'))
     if dataset is None:
-        raise ValueError('Expected the config to have a `test_dataloader` with a pipeline, which '
-                         'says how to prepare images.')
+        raise ValueError(
+            'Expected the config to have a `test_dataloader` with a pipeline, which '
+            'says how to prepare images.'
+        )
     return dataset
 
 

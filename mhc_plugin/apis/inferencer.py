@@ -1,4 +1,5 @@
 """Prediction with several labels per image."""
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -57,21 +58,25 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         ['dog', 'person', 'sofa']
     """
 
-    def __init__(self,
-                 model: BaseModel | Config | str,
-                 pretrained: str | os.PathLike | None = None,
-                 device: str | torch.device | None = None,
-                 classes: Sequence[str] | None = None,
-                 thr: float | Sequence[float] | None = None,
-                 topk: int | None = None,
-                 tta: bool = False) -> None:
+    def __init__(
+        self,
+        model: BaseModel | Config | str,
+        pretrained: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        classes: Sequence[str] | None = None,
+        thr: float | Sequence[float] | None = None,
+        topk: int | None = None,
+        tta: bool = False,
+    ) -> None:
         if not isinstance(model, BaseModel):
             model, pretrained = _load(model, pretrained, device), None
         unwrap_classifier(model)
         if getattr(model, '_config', None) is None:
-            raise ValueError('Expected argument `model` to know its config, which says how to '
-                             'prepare images: load it with `mhc_plugin.apis.load_model` or '
-                             '`mmpretrain.get_model`.')
+            raise ValueError(
+                'Expected argument `model` to know its config, which says how to '
+                'prepare images: load it with `mhc_plugin.apis.load_model` or '
+                '`mmpretrain.get_model`.'
+            )
         self.tta = tta
         super().__init__(model, pretrained=pretrained, device=device, classes=classes)
         self.classes = list(self.classes) if self.classes else class_names(self.model)
@@ -82,14 +87,16 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             tta_model = self.config.get('tta_model') or dict(type='MultiLabelScoreTTA')
             self.predictor = MODELS.build(dict(tta_model, module=self.model))
 
-    def __call__(self,
-                 inputs: Image | Sequence[Image],
-                 return_datasamples: bool = False,
-                 batch_size: int = 32,
-                 thr: float | Sequence[float] | None = None,
-                 topk: int | None = None,
-                 maps: bool | str = False,
-                 show_dir: str | os.PathLike | None = None) -> list:
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        return_datasamples: bool = False,
+        batch_size: int = 32,
+        thr: float | Sequence[float] | None = None,
+        topk: int | None = None,
+        maps: bool | str = False,
+        show_dir: str | os.PathLike | None = None,
+    ) -> list:
         """Predict.
 
         Args:
@@ -118,18 +125,25 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         images = list_images(inputs)
         samples = self.predict_each(images, batch_size, thr, topk, maps, show_dir)
         if len(images) > 1:
-            samples = track(samples, 'Inference', total=len(images), transient=True,
-                            console=Console(stderr=True))
+            samples = track(
+                samples,
+                'Inference',
+                total=len(images),
+                transient=True,
+                console=Console(stderr=True),
+            )
         samples = sorted(samples, key=lambda sample: sample.sample_idx)
         return samples if return_datasamples else [self.to_dict(sample) for sample in samples]
 
-    def predict_each(self,
-                     images: Sequence[str | np.ndarray],
-                     batch_size: int = 32,
-                     thr: float | Sequence[float] | None = None,
-                     topk: int | None = None,
-                     maps: bool | str = False,
-                     show_dir: str | os.PathLike | None = None) -> Iterator[DataSample]:
+    def predict_each(
+        self,
+        images: Sequence[str | np.ndarray],
+        batch_size: int = 32,
+        thr: float | Sequence[float] | None = None,
+        topk: int | None = None,
+        maps: bool | str = False,
+        show_dir: str | os.PathLike | None = None,
+    ) -> Iterator[DataSample]:
         """Predict one image after the other; see :meth:`__call__`.
 
         Yields:
@@ -137,8 +151,9 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             place of the image in ``images``.
         """
         if maps and self.tta:
-            raise ValueError('Expected one of `maps` and `tta`: the views of an image have maps of '
-                             'their own.')
+            raise ValueError(
+                'Expected one of `maps` and `tta`: the views of an image have maps of their own.'
+            )
         self._check_rule(*self._rule(thr, topk))
         method = 'inherent' if maps is True else maps
         with predictions_with_maps(self.model, method) if maps else nullcontext():
@@ -152,10 +167,9 @@ class MultiLabelInferencer(ImageClassificationInferencer):
                     yield sample
             yield from failed
 
-    def predict_batch(self,
-                      batch: dict,
-                      thr: float | Sequence[float] | None = None,
-                      topk: int | None = None) -> list[DataSample]:
+    def predict_batch(
+        self, batch: dict, thr: float | Sequence[float] | None = None, topk: int | None = None
+    ) -> list[DataSample]:
         """Predict what a pipeline has packed and :func:`batches` has collated."""
         samples = self.forward(batch)
         thr, topk = self._rule(thr, topk)
@@ -179,7 +193,8 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         result.update(
             pred_scores=sample.pred_score.cpu().numpy(),
             pred_label=labels,
-            pred_class=[self.classes[label] for label in labels])
+            pred_class=[self.classes[label] for label in labels],
+        )
         if 'pred_cam' in sample:
             result['class_maps'] = sample.pred_cam.cpu().numpy()
         if 'picture' in sample:
@@ -189,8 +204,9 @@ class MultiLabelInferencer(ImageClassificationInferencer):
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
         return ImagePipeline(cfg, tta=self.tta)
 
-    def _readable(self, images: Sequence[str | np.ndarray],
-                  failed: list[DataSample]) -> Iterator[dict]:
+    def _readable(
+        self, images: Sequence[str | np.ndarray], failed: list[DataSample]
+    ) -> Iterator[dict]:
         for index, image in enumerate(images):
             try:
                 item = self.pipeline(image)
@@ -219,8 +235,14 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             visualizer = self.visualizer or UniversalVisualizer()
             self.visualizer = visualizer
             visualizer.visualize_cls(
-                image, sample, classes=self.classes, resize=448, draw_gt=False, name=name,
-                out_file=str(picture))
+                image,
+                sample,
+                classes=self.classes,
+                resize=448,
+                draw_gt=False,
+                name=name,
+                out_file=str(picture),
+            )
         sample.set_metainfo(dict(picture=str(picture)))
 
     def _rule(self, thr, topk: int | None) -> tuple:
@@ -241,8 +263,9 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         predicted_mask(torch.zeros(1, len(self.classes)), thr, topk)
 
 
-def _load(model: Config | str, pretrained: str | os.PathLike | None,
-          device: str | torch.device | None) -> BaseModel:
+def _load(
+    model: Config | str, pretrained: str | os.PathLike | None, device: str | torch.device | None
+) -> BaseModel:
     """Load a model by config, or one of MMPretrain's by its name."""
     if isinstance(model, str) and not model.endswith('.py'):
         ModelHub._register_mmpretrain_models()

@@ -1,4 +1,5 @@
 """Accuracy and class maps of several models, each trained with several seeds, in one table."""
+
 import json
 import math
 import os
@@ -13,14 +14,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch.utils.data import Dataset
 
+from mhc_plugin.analysis.map_evaluation import evaluate_maps, metrics_for, with_random_head
+from mhc_plugin.analysis.road import road
+from mhc_plugin.analysis.swap_test import swap_test
 from mhc_plugin.datasets import SplicedDataset
 
 from .checkpoints import newest_readable
-from .map_evaluation import evaluate_maps, metrics_for, with_random_head
 from .model import class_names, load_model
 from .panels import dataset_with_test_pipeline
-from .road import road
-from .swap_test import swap_test
 from .train import train
 
 # What the table shows, where it was measured: key, title, digits, key of its level of chance.
@@ -51,13 +52,19 @@ class ModelRuns:
         cfg (Config): The config.
         checkpoints (list[Path]): The checkpoints.
     """
+
     name: str
     cfg: Config
     checkpoints: list[str | os.PathLike]
 
 
-def train_runs(name: str, cfg: Config, seeds: Sequence[int], work_dir: str | os.PathLike,
-               feature_cache: dict[str, Any] | None = None) -> ModelRuns:
+def train_runs(
+    name: str,
+    cfg: Config,
+    seeds: Sequence[int],
+    work_dir: str | os.PathLike,
+    feature_cache: dict[str, Any] | None = None,
+) -> ModelRuns:
     """Train a config with several seeds; a finished run is not repeated.
 
     Args:
@@ -81,17 +88,19 @@ def train_runs(name: str, cfg: Config, seeds: Sequence[int], work_dir: str | os.
     return ModelRuns(name, cfg, checkpoints)
 
 
-def evaluate_runs(runs: Sequence[ModelRuns],
-                  *,
-                  split: str = 'test',
-                  method: str = 'inherent',
-                  with_swap: bool = True,
-                  road_images: int = 0,
-                  random_head: bool = True,
-                  seed: int = 0,
-                  batch_size: int = 32,
-                  num_workers: int = 0,
-                  device: str | None = None) -> dict[str, list[dict[str, float]]]:
+def evaluate_runs(
+    runs: Sequence[ModelRuns],
+    *,
+    split: str = 'test',
+    method: str = 'inherent',
+    with_swap: bool = True,
+    road_images: int = 0,
+    random_head: bool = True,
+    seed: int = 0,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    device: str | None = None,
+) -> dict[str, list[dict[str, float]]]:
     """Measure every checkpoint on the test data of the first config.
 
     Args:
@@ -117,32 +126,44 @@ def evaluate_runs(runs: Sequence[ModelRuns],
     dataset = dataset_with_test_pipeline(runs[0].cfg, split)
     if len({run.name for run in runs}) < len(runs):
         raise ValueError(f'Expected names that differ, but got {[run.name for run in runs]}.')
-    models = {(run.name, i): load_model(run.cfg, checkpoint, device)
-              for run in runs for i, checkpoint in enumerate(run.checkpoints)}
+    models = {
+        (run.name, i): load_model(run.cfg, checkpoint, device)
+        for run in runs
+        for i, checkpoint in enumerate(run.checkpoints)
+    }
     _check_classes(models, dataset)
     options = dict(batch_size=batch_size, num_workers=num_workers)
     evaluator = runs[0].cfg.get('test_evaluator') or []
     own = [evaluator] if isinstance(evaluator, dict) else list(evaluator)
     figures = evaluate_maps(
-        models, dataset, [*own, *metrics_for(dataset)], method=method, **options)
+        models, dataset, [*own, *metrics_for(dataset)], method=method, **options
+    )
     if random_head:
-        firsts = {key: with_random_head(model, seed) for key, model in models.items()
-                  if key[1] == 0}
+        firsts = {
+            key: with_random_head(model, seed) for key, model in models.items() if key[1] == 0
+        }
         for key, found in evaluate_maps(firsts, dataset, method=method, **options).items():
-            figures[key].update({
-                f'random_head/{name.rpartition("/")[2]}': v for name, v in found.items()})
+            figures[key].update(
+                {f'random_head/{name.rpartition("/")[2]}': v for name, v in found.items()}
+            )
     if with_swap and isinstance(dataset, SplicedDataset):
         for key, swap in swap_test(models, dataset, seed, **options).items():
             figures[key].update(
-                swap=swap.score, swap_chance=swap.chance, swap_expected=swap.expected,
-                swap_expected_chance=swap.expected_chance)
+                swap=swap.score,
+                swap_chance=swap.chance,
+                swap_expected=swap.expected,
+                swap_expected_chance=swap.expected_chance,
+            )
     if road_images:
         for key, model in models.items():
             result = road(model, dataset, method, road_images, seed=seed)
-            figures[key].update(road=result.score, road_chance=result.chance,
-                                road_std_error=result.std_error)
-    return {run.name: [_scalars(figures[run.name, i]) for i in range(len(run.checkpoints))]
-            for run in runs}
+            figures[key].update(
+                road=result.score, road_chance=result.chance, road_std_error=result.std_error
+            )
+    return {
+        run.name: [_scalars(figures[run.name, i]) for i in range(len(run.checkpoints))]
+        for run in runs
+    }
 
 
 def results_table(results: dict[str, list[dict[str, float]]]) -> Table:
@@ -157,13 +178,20 @@ def results_table(results: dict[str, list[dict[str, float]]]) -> Table:
     table.columns[0].footer = 'chance'
     for _, title, digits, chance in columns:
         # It is not a number where a model has no image to measure on.
-        level = next((figures[chance] for figures in every
-                      if not math.isnan(figures.get(chance, math.nan))), None)
+        level = next(
+            (figures[chance] for figures in every if not math.isnan(figures.get(chance, math.nan))),
+            None,
+        )
         table.add_column(title, '' if level is None else f'{level:.{digits}f}', justify='right')
     for name, group in results.items():
-        table.add_row(name, str(len(group)), *(
-            _mean_and_std([figures[key] for figures in group if key in figures], digits)
-            for key, _, digits, _ in columns))
+        table.add_row(
+            name,
+            str(len(group)),
+            *(
+                _mean_and_std([figures[key] for figures in group if key in figures], digits)
+                for key, _, digits, _ in columns
+            ),
+        )
     return table
 
 
@@ -173,11 +201,14 @@ def _note_settings(folder: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings, default=str))
     if noted.is_file():
         before = json.loads(noted.read_text(encoding='utf-8'))
-        changed = sorted(key for key in before.keys() | settings.keys()
-                         if before.get(key) != settings.get(key))
+        changed = sorted(
+            key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key)
+        )
         if changed:
-            raise ValueError(f'{folder} holds a run with another setting of {", ".join(changed)}. '
-                             'Choose another work dir (--work-dir), or delete that run.')
+            raise ValueError(
+                f'{folder} holds a run with another setting of {", ".join(changed)}. '
+                'Choose another work dir (--work-dir), or delete that run.'
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     noted.write_text(json.dumps(settings, indent=1), encoding='utf-8')
@@ -186,7 +217,7 @@ def _note_settings(folder: Path, settings: dict[str, Any]) -> None:
 def _mean_and_std(values: list[float], digits: int) -> str:
     if not values:
         return ''
-    mean = f'{round(np.mean(values), digits) + 0.:.{digits}f}'  # adding 0 makes -0 a 0
+    mean = f'{round(np.mean(values), digits) + 0.0:.{digits}f}'  # adding 0 makes -0 a 0
     return mean if len(values) == 1 else f'{mean} ± {np.std(values, ddof=1):.{digits}f}'
 
 
@@ -198,5 +229,7 @@ def _check_classes(models: dict, dataset: Dataset) -> None:
     wanted = [str(name) for name in dataset.metainfo['classes']]
     for (name, _), model in models.items():
         if class_names(model) != wanted:
-            raise ValueError(f'Expected models of the classes of the data set, {wanted}, but '
-                             f'{name} has {class_names(model)}.')
+            raise ValueError(
+                f'Expected models of the classes of the data set, {wanted}, but '
+                f'{name} has {class_names(model)}.'
+            )

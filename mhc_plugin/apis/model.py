@@ -1,4 +1,5 @@
 """Trained models, ready to predict."""
+
 import copy
 import logging
 import os
@@ -13,17 +14,19 @@ from mmengine.runner import load_checkpoint, set_random_seed
 from mmpretrain import get_model
 from torch import nn
 
-from mhc_plugin.datasets.seeding import seeded
+from mhc_plugin.cli.errors import explain_downloads
 from mhc_plugin.models.backbone_weights import BACKBONE, RECORD, holds_backbone
+from mhc_plugin.utils.seeding import seeded
 
 from .config import load_config
-from .errors import explain_downloads
 from .images import test_dataset
 
 
-def load_model(config: Config | str | os.PathLike,
-               checkpoint: str | os.PathLike | None = None,
-               device: str | torch.device | None = None) -> nn.Module:
+def load_model(
+    config: Config | str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
+    device: str | torch.device | None = None,
+) -> nn.Module:
     """Build a classifier and load its weights.
 
     Args:
@@ -61,8 +64,7 @@ def load_model(config: Config | str | os.PathLike,
         if checkpoint is None:
             model.init_weights()
         else:
-            loaded = load_checkpoint(
-                model, checkpoint, map_location='cpu', logger='current')
+            loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='current')
             _check_names(model, loaded.get('state_dict', loaded), checkpoint)
             meta = dict(loaded.get('meta', {}).get('dataset_meta') or {})
     if not meta.get('classes'):
@@ -84,8 +86,10 @@ def class_names(model: nn.Module) -> list[str]:
         return [str(name) for name in names]
     count = getattr(model.head, 'num_classes', None)
     if count is None:
-        raise ValueError('Expected a model whose checkpoint or config names its classes, or whose '
-                         'head has `num_classes`.')
+        raise ValueError(
+            'Expected a model whose checkpoint or config names its classes, or whose '
+            'head has `num_classes`.'
+        )
     return [str(index) for index in range(count)]
 
 
@@ -108,12 +112,17 @@ def _check_names(model: nn.Module, state: dict, checkpoint: str) -> None:
     if RECORD in state:
         # Loading has made sure that the backbone is the one it was trained on.
         own = {name: value for name, value in own.items() if not name.startswith(BACKBONE)}
-    wrong = [f'{name} {tuple(value.shape)}' for name, value in own.items()
-             if name not in state or state[name].shape != value.shape]
+    wrong = [
+        f'{name} {tuple(value.shape)}'
+        for name, value in own.items()
+        if name not in state or state[name].shape != value.shape
+    ]
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        raise ValueError(f'Expected {checkpoint} to hold the weights of this model, but it lacks '
-                         f'{", ".join(wrong[:3])}{more}. Is it a checkpoint of another config?')
+        raise ValueError(
+            f'Expected {checkpoint} to hold the weights of this model, but it lacks '
+            f'{", ".join(wrong[:3])}{more}. Is it a checkpoint of another config?'
+        )
 
 
 def _configured_classes(cfg: Config) -> list[str] | None:

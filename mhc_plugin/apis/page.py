@@ -1,4 +1,5 @@
 """A local page: drop an image, see labels, scores and a class map per class."""
+
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,22 +36,26 @@ def build_page(inferencer: MultiLabelInferencer, title: str = 'mhc_plugin') -> '
         return ('', None, None) if image is None else explain(inferencer, image)
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f'# {title}\nDrop an image: its labels, the score of every class, and where in '
-                    'the image each score comes from.')
+        gr.Markdown(
+            f'# {title}\nDrop an image: its labels, the score of every class, and where in '
+            'the image each score comes from.'
+        )
         with gr.Row():
             image = gr.Image(type='numpy', label='Image', sources=['upload', 'clipboard'])
             with gr.Column():
                 labels = gr.Textbox(label='Labels', interactive=False)
                 scores = gr.Label(label='Scores', num_top_classes=10)
-        panel = gr.Image(label='Class maps', interactive=False, format='png',
-                         buttons=['fullscreen', 'download'])
+        panel = gr.Image(
+            label='Class maps', interactive=False, format='png', buttons=['fullscreen', 'download']
+        )
         # One event, so that the page asks the model for one image at a time.
         image.change(show, inputs=image, outputs=[labels, scores, panel])
     return page
 
 
-def explain(inferencer: MultiLabelInferencer,
-            image: np.ndarray) -> tuple[str, dict[str, float], np.ndarray]:
+def explain(
+    inferencer: MultiLabelInferencer, image: np.ndarray
+) -> tuple[str, dict[str, float], np.ndarray]:
     """Predict one image and draw its class maps.
 
     Args:
@@ -62,11 +67,10 @@ def explain(inferencer: MultiLabelInferencer,
         every class by name; and the panel, RGB uint8.
     """
     pixels = np.ascontiguousarray(image[..., ::-1])
-    sample, = inferencer([pixels], return_datasamples=True, maps=True)
+    (sample,) = inferencer([pixels], return_datasamples=True, maps=True)
     packed = next(batches([inferencer.pipeline(pixels)], 1))['inputs'][0]
     shown = packed_to_rgb(packed, inferencer.model.data_preprocessor)
     panel = draw_panel(shown, [MapView.of(sample)], inferencer.classes)
     result = inferencer.to_dict(sample)
-    scores = {name: float(score) for name, score in zip(
-        inferencer.classes, result['pred_scores'])}
+    scores = {name: float(score) for name, score in zip(inferencer.classes, result['pred_scores'])}
     return ', '.join(result['pred_class']) or '(none)', scores, panel

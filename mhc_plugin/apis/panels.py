@@ -1,4 +1,5 @@
 """Panels of class maps for images and data sets, of one model or of several side by side."""
+
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,16 +23,18 @@ from .images import batches, inner_dataset, test_dataset
 from .inferencer import MultiLabelInferencer
 
 
-def draw_class_maps(inferencers: Mapping[str, MultiLabelInferencer],
-                    items: Iterable[dict],
-                    out_dir: str | os.PathLike,
-                    *,
-                    method: str = 'inherent',
-                    classes: Sequence[int | str] | None = None,
-                    thr: float | Sequence[float] | None = None,
-                    topk: int | None = None,
-                    npz: bool = False,
-                    batch_size: int = 16) -> Iterator[Path]:
+def draw_class_maps(
+    inferencers: Mapping[str, MultiLabelInferencer],
+    items: Iterable[dict],
+    out_dir: str | os.PathLike,
+    *,
+    method: str = 'inherent',
+    classes: Sequence[int | str] | None = None,
+    thr: float | Sequence[float] | None = None,
+    topk: int | None = None,
+    npz: bool = False,
+    batch_size: int = 16,
+) -> Iterator[Path]:
     """Draw a panel for every image, and write raw maps on request.
 
     Args:
@@ -57,8 +60,10 @@ def draw_class_maps(inferencers: Mapping[str, MultiLabelInferencer],
     first = next(iter(inferencers.values()))
     for name, inferencer in inferencers.items():
         if inferencer.classes != first.classes:
-            raise ValueError(f'Expected models of the same classes, but {name} has '
-                             f'{inferencer.classes} and another one {first.classes}.')
+            raise ValueError(
+                f'Expected models of the same classes, but {name} has '
+                f'{inferencer.classes} and another one {first.classes}.'
+            )
     indices = None if classes is None else class_indices(first.model, classes)
     names = first.classes if indices is None else [first.classes[index] for index in indices]
     out_dir = Path(out_dir)
@@ -70,8 +75,10 @@ def draw_class_maps(inferencers: Mapping[str, MultiLabelInferencer],
             for title, inferencer in inferencers.items()
         }
         for place, sample in enumerate(batch['data_samples']):
-            views = [MapView.of(samples[place], indices, title if len(inferencers) > 1 else '')
-                     for title, samples in predicted.items()]
+            views = [
+                MapView.of(samples[place], indices, title if len(inferencers) > 1 else '')
+                for title, samples in predicted.items()
+            ]
             image = packed_to_rgb(batch['inputs'][place], first.model.data_preprocessor)
             truth = truth_of(sample, len(first.classes))
             truth = truth if truth is None or indices is None else truth[indices]
@@ -96,15 +103,23 @@ def dataset_with_test_pipeline(cfg: Config, split: str) -> Dataset:
     dataset = copy.deepcopy((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
     inner = inner_dataset(dataset)
     if inner is None:
-        raise ValueError(f'Expected the config to have a `{split}_dataloader` with a data set and '
-                         'its pipeline, but it has none.')
+        raise ValueError(
+            f'Expected the config to have a `{split}_dataloader` with a data set and '
+            'its pipeline, but it has none.'
+        )
     inner['pipeline'] = copy.deepcopy(test_dataset(cfg)['pipeline'])
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return DATASETS.build(dataset)
 
 
-def _predict(inferencer: MultiLabelInferencer, batch: dict, method: str,
-             indices: Sequence[int] | None, thr, topk: int | None) -> list[DataSample]:
+def _predict(
+    inferencer: MultiLabelInferencer,
+    batch: dict,
+    method: str,
+    indices: Sequence[int] | None,
+    thr,
+    topk: int | None,
+) -> list[DataSample]:
     # A model writes its predictions into the samples that it is given.
     batch = dict(inputs=batch['inputs'], data_samples=copy.deepcopy(batch['data_samples']))
     with predictions_with_maps(inferencer.model, method, indices), torch.no_grad():
@@ -114,11 +129,12 @@ def _predict(inferencer: MultiLabelInferencer, batch: dict, method: str,
 def _name(sample: DataSample) -> str:
     if sample.get('img_path'):
         return Path(sample.img_path).stem
-    return f"image{sample.get('sample_idx', '')}"
+    return f'image{sample.get("sample_idx", "")}'
 
 
-def _save_npz(path: Path, views: Sequence[MapView], titles: Sequence[str],
-              names: Sequence[str]) -> None:
+def _save_npz(
+    path: Path, views: Sequence[MapView], titles: Sequence[str], names: Sequence[str]
+) -> None:
     arrays = dict(classes=np.array(names), models=np.array(titles))
     for index, view in enumerate(views):
         arrays[f'maps_{index}'] = view.maps.astype(np.float32)

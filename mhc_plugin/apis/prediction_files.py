@@ -1,4 +1,5 @@
 """Predictions as a table, as JSON and as CSV."""
+
 import csv
 import json
 import os
@@ -23,8 +24,10 @@ def predictions_table(results: Sequence[dict]) -> Table:
         if 'error' in result:
             table.add_row(Text(_name(result)), Text(f'not read: {result["error"]}', style='red'))
             continue
-        labels = ', '.join(f'{name} {result["pred_scores"][label]:.2f}' for name, label in zip(
-            result['pred_class'], result['pred_label']))
+        labels = ', '.join(
+            f'{name} {result["pred_scores"][label]:.2f}'
+            for name, label in zip(result['pred_class'], result['pred_label'])
+        )
         table.add_row(Text(_name(result)), Text(labels or '(none)'))
     return table
 
@@ -32,12 +35,14 @@ def predictions_table(results: Sequence[dict]) -> Table:
 def check_format(path: str | os.PathLike) -> None:
     """Raise ValueError if predictions cannot be written to a file of this name."""
     if Path(path).suffix not in FORMATS:
-        raise ValueError(f'Expected argument `out` to end in one of {FORMATS}, but got '
-                         f'{os.fspath(path)!r}.')
+        raise ValueError(
+            f'Expected argument `out` to end in one of {FORMATS}, but got {os.fspath(path)!r}.'
+        )
 
 
-def write_predictions(results: Sequence[dict], path: str | os.PathLike,
-                      classes: Sequence[str]) -> None:
+def write_predictions(
+    results: Sequence[dict], path: str | os.PathLike, classes: Sequence[str]
+) -> None:
     """Write predictions to a file.
 
     JSON is a list of objects with ``file``, ``labels`` (names, best first) and ``scores`` (by
@@ -64,8 +69,14 @@ def write_predictions(results: Sequence[dict], path: str | os.PathLike,
         writer.writerow(['file', 'labels', 'error', *classes])
         for row in rows:
             scores = row.get('scores', {})
-            writer.writerow([row['file'], '|'.join(row.get('labels', [])), row.get('error', ''),
-                             *(scores.get(name, '') for name in classes)])
+            writer.writerow(
+                [
+                    row['file'],
+                    '|'.join(row.get('labels', [])),
+                    row.get('error', ''),
+                    *(scores.get(name, '') for name in classes),
+                ]
+            )
 
 
 def _name(result: dict) -> str:

@@ -1,4 +1,5 @@
 """Write a chosen subset or composites once, for other tools or other places."""
+
 import hashlib
 import json
 import os
@@ -30,13 +31,15 @@ from .config import load_config
 _CARD = 'card.json'
 
 
-def prepare_voc(out: str | os.PathLike,
-                data_root: str | Sequence[str],
-                splits: Sequence[str] = ('trainval', 'test'),
-                classes: Sequence[str] | None = None,
-                num_classes: int = 10,
-                difficult: str = 'unknown',
-                **choice: Any) -> Path:
+def prepare_voc(
+    out: str | os.PathLike,
+    data_root: str | Sequence[str],
+    splits: Sequence[str] = ('trainval', 'test'),
+    classes: Sequence[str] | None = None,
+    num_classes: int = 10,
+    difficult: str = 'unknown',
+    **choice: Any,
+) -> Path:
     """Write a subset of VOC as OpenMMLab's multi-label JSON, one file per split, and a card.
 
     Args:
@@ -57,12 +60,14 @@ def prepare_voc(out: str | os.PathLike,
     return _prepare(out, VOCSubset, common, splits, classes, num_classes, choice)
 
 
-def prepare_openimages(out: str | os.PathLike,
-                       data_root: str,
-                       splits: Sequence[str] = ('train', 'test'),
-                       classes: Sequence[str] | None = None,
-                       num_classes: int = 10,
-                       **options: Any) -> Path:
+def prepare_openimages(
+    out: str | os.PathLike,
+    data_root: str,
+    splits: Sequence[str] = ('train', 'test'),
+    classes: Sequence[str] | None = None,
+    num_classes: int = 10,
+    **options: Any,
+) -> Path:
     """Write a subset of OpenImages as :func:`prepare_voc` does, and the lists of its images.
 
     ``<split>_images.txt`` has lines ``<split>/<ImageID>``, which OpenImages' downloader takes.
@@ -87,10 +92,12 @@ def prepare_openimages(out: str | os.PathLike,
     return _prepare(out, OpenImagesSubset, common, splits, classes, num_classes, choice)
 
 
-def prepare_splices(out: str | os.PathLike,
-                    config: str | os.PathLike,
-                    parts: Sequence[str] = ('train', 'test'),
-                    cfg_options: dict[str, Any] | None = None) -> Path:
+def prepare_splices(
+    out: str | os.PathLike,
+    config: str | os.PathLike,
+    parts: Sequence[str] = ('train', 'test'),
+    cfg_options: dict[str, Any] | None = None,
+) -> Path:
     """Write composites as PNG files with their labels as OpenMMLab's multi-label JSON, and a card.
 
     Args:
@@ -116,16 +123,28 @@ def prepare_splices(out: str | os.PathLike,
     return Path(out)
 
 
-def _prepare(out: str | os.PathLike, dataset_type: type, common: dict, splits: Sequence[str],
-             classes: Sequence[str] | None, num_classes: int, choice: dict) -> Path:
+def _prepare(
+    out: str | os.PathLike,
+    dataset_type: type,
+    common: dict,
+    splits: Sequence[str],
+    classes: Sequence[str] | None,
+    num_classes: int,
+    choice: dict,
+) -> Path:
     choice = dict(dict(min_labels=2, max_labels=7, max_images=10_000, seed=0), **choice)
     with new_folder(out) as folder:
         chosen_by = None
         if classes is None:
             chosen_by = dict(split=splits[0], num_classes=num_classes)
             classes = chosen_classes(dataset_type, dict(chosen_by, **choice), **common)
-        card = _card(dataset_type.__name__, settings=dict(common, **choice), classes=list(classes),
-                     classes_chosen_by=chosen_by, splits={})
+        card = _card(
+            dataset_type.__name__,
+            settings=dict(common, **choice),
+            classes=list(classes),
+            classes_chosen_by=chosen_by,
+            splits={},
+        )
         for split in splits:
             dataset = dataset_type(split=split, classes=classes, **common, **choice)
             card['splits'][split] = _write_subset(folder, split, dataset)
@@ -141,15 +160,17 @@ def _write_subset(folder: Path, split: str, dataset: VOCSubset | OpenImagesSubse
     path = folder / f'{split}.json'
     write_annotations(path, dataset.CLASSES, sample_entries(samples, root))
     if isinstance(dataset, OpenImagesSubset):
-        write_lines(folder / f'{split}_images.txt',
-                    (f'{split}/{name.decode()}' for name in samples.names))
+        write_lines(
+            folder / f'{split}_images.txt', (f'{split}/{name.decode()}' for name in samples.names)
+        )
     return dict(
         file=_described(path),
         images_below=root,
         before=dataset.counts_before.to_dict(dataset.CLASSES),
         after=dataset.counts_after.to_dict(dataset.CLASSES),
         left_out=dataset.left_out.counts,
-        sources=[describe_file(source) for source in dataset.sources])
+        sources=[describe_file(source) for source in dataset.sources],
+    )
 
 
 def _splice_config(config: str | os.PathLike) -> str:
@@ -161,13 +182,16 @@ def _splice_config(config: str | os.PathLike) -> str:
 def _spliced_part(cfg: Config, part: str) -> SplicedDataset:
     loader = cfg.get(f'{part}_dataloader')
     if loader is None:
-        raise ValueError(f'Expected the config to have a {part}_dataloader, but {cfg.filename} has '
-                         'none.')
+        raise ValueError(
+            f'Expected the config to have a {part}_dataloader, but {cfg.filename} has none.'
+        )
     # The tiles put together, and nothing of what training does to them.
     dataset = DATASETS.build(dict(loader.dataset, pipeline=[dict(type='ComposeTiles')]))
     if not isinstance(dataset, SplicedDataset):
-        raise ValueError(f'Expected the dataset of {part} to be a SplicedDataset, but it is a '
-                         f'{type(dataset).__name__}.')
+        raise ValueError(
+            f'Expected the dataset of {part} to be a SplicedDataset, but it is a '
+            f'{type(dataset).__name__}.'
+        )
     return dataset
 
 
@@ -179,8 +203,13 @@ def _write_splices(folder: Path, part: str, dataset: SplicedDataset) -> dict:
         name = f'{part}/{i:06d}.png'
         Image.fromarray(results['img'][..., ::-1]).save(folder / name)
         digest.update(results['img'].tobytes())
-        entries.append(dict(img_path=name, gt_label=[int(label) for label in results['gt_label']],
-                            gt_cells=np.asarray(results['gt_cells']).tolist()))
+        entries.append(
+            dict(
+                img_path=name,
+                gt_label=[int(label) for label in results['gt_label']],
+                gt_cells=np.asarray(results['gt_cells']).tolist(),
+            )
+        )
     path = folder / f'{part}.json'
     write_annotations(path, dataset.CLASSES, entries)
     labels = np.concatenate([entry['gt_label'] for entry in entries])
@@ -194,7 +223,8 @@ def _write_splices(folder: Path, part: str, dataset: SplicedDataset) -> dict:
         tile_size=dataset.tile_size,
         seed=dataset.seed,
         source=dict(dataset.source),
-        pixels_sha256=digest.hexdigest())
+        pixels_sha256=digest.hexdigest(),
+    )
 
 
 def _card(kind: str, **contents: Any) -> dict:

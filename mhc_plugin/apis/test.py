@@ -1,4 +1,5 @@
 """Testing, as ``tools/test.py`` does it."""
+
 # ruff: noqa: PT028 (`test` is not a test of pytest)
 import copy
 import os
@@ -10,30 +11,32 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 
+from mhc_plugin.cli.errors import explain_downloads
+from mhc_plugin.cli.tables import metrics_table
 from mhc_plugin.models.backbone_weights import holds_backbone
 
 from .config import load_config
 from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
-from .errors import explain_downloads
 from .images import flip_views
-from .tables import metrics_table
 
 
-def test(cfg: Config | str | os.PathLike,
-         checkpoint: str | os.PathLike,
-         *,
-         work_dir: str | os.PathLike | None = None,
-         out: str | os.PathLike | None = None,
-         out_item: str | None = None,
-         amp: bool = False,
-         show_dir: str | os.PathLike | None = None,
-         show: bool = False,
-         interval: int = 1,
-         wait_time: float = 2,
-         pin_memory: bool = True,
-         tta: bool = False,
-         maps: str | None = None,
-         launcher: str = 'none') -> dict[str, Any]:
+def test(
+    cfg: Config | str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    out: str | os.PathLike | None = None,
+    out_item: str | None = None,
+    amp: bool = False,
+    show_dir: str | os.PathLike | None = None,
+    show: bool = False,
+    interval: int = 1,
+    wait_time: float = 2,
+    pin_memory: bool = True,
+    tta: bool = False,
+    maps: str | None = None,
+    launcher: str = 'none',
+) -> dict[str, Any]:
     """Test a checkpoint and log a table of its scores.
 
     Args:
@@ -78,23 +81,26 @@ def test(cfg: Config | str | os.PathLike,
     if amp:
         cfg.test_cfg.fp16 = True
     if show or show_dir is not None:
-        cfg.merge_from_dict({
-            'default_hooks.visualization':
-            dict(
-                type='VisualizationHook',
-                enable=True,
-                show=show,
-                wait_time=wait_time,
-                interval=interval,
-                out_dir=None if show_dir is None else os.fspath(show_dir))
-        })
+        cfg.merge_from_dict(
+            {
+                'default_hooks.visualization': dict(
+                    type='VisualizationHook',
+                    enable=True,
+                    show=show,
+                    wait_time=wait_time,
+                    interval=interval,
+                    out_dir=None if show_dir is None else os.fspath(show_dir),
+                )
+            }
+        )
     if tta:
         _set_tta(cfg)
     if maps is not None:
         is_cached = 'FeatureCache' in cfg.test_cfg.get('type', '')
         cfg.test_cfg.update(
-            type=f'mmpretrain.{"FeatureCache" if is_cached else ""}ClassMapTestLoop', method=maps)
-    set_loader_defaults(cfg, ('test_dataloader', ), pin_memory, persistent_workers=None)
+            type=f'mmpretrain.{"FeatureCache" if is_cached else ""}ClassMapTestLoop', method=maps
+        )
+    set_loader_defaults(cfg, ('test_dataloader',), pin_memory, persistent_workers=None)
     start_processes(cfg, launcher)
 
     with explain_downloads(cfg):
@@ -111,26 +117,38 @@ def test(cfg: Config | str | os.PathLike,
     return metrics
 
 
-def _check(checkpoint: str | os.PathLike, out: str | os.PathLike | None, out_item: str | None,
-           tta: bool, draws: bool, with_maps: bool) -> None:
+def _check(
+    checkpoint: str | os.PathLike,
+    out: str | os.PathLike | None,
+    out_item: str | None,
+    tta: bool,
+    draws: bool,
+    with_maps: bool,
+) -> None:
     """Raise where the arguments do not fit, before anything is built."""
     if out_item not in ('pred', 'metrics', None):
-        raise ValueError("Expected argument `out_item` to be one of ('pred', 'metrics', None), but "
-                         f'got {out_item!r}.')
+        raise ValueError(
+            "Expected argument `out_item` to be one of ('pred', 'metrics', None), but "
+            f'got {out_item!r}.'
+        )
     if out is None and out_item is not None:
         raise ValueError(f'Expected argument `out`, the file to write {out_item!r} to.')
     suffixes = ('.pkl', '.pickle')
     if out_item == 'metrics':
         suffixes += ('.json', '.yaml', '.yml')
     if out is not None and Path(out).suffix not in suffixes:
-        raise ValueError(f'Expected argument `out` to end in one of {suffixes}, but got '
-                         f'{os.fspath(out)!r}.')
+        raise ValueError(
+            f'Expected argument `out` to end in one of {suffixes}, but got {os.fspath(out)!r}.'
+        )
     if tta and draws:
-        raise ValueError('Expected one of `tta` and `show`/`show_dir`: a sample has several images '
-                         'under test-time augmentation.')
+        raise ValueError(
+            'Expected one of `tta` and `show`/`show_dir`: a sample has several images '
+            'under test-time augmentation.'
+        )
     if tta and with_maps:
-        raise ValueError('Expected one of `tta` and `maps`: the views of a sample have maps of '
-                         'their own.')
+        raise ValueError(
+            'Expected one of `tta` and `maps`: the views of a sample have maps of their own.'
+        )
     if '://' not in os.fspath(checkpoint) and not Path(checkpoint).expanduser().is_file():
         raise FileNotFoundError(f'There is no checkpoint {os.fspath(checkpoint)}.')
 

@@ -1,4 +1,5 @@
 """Thresholds of a trained model, chosen on validation data and stored with the checkpoint."""
+
 import copy
 import os
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from .config import load_config
 from .test import test
 
 
-def choose_thresholds(cfg: Config | str | os.PathLike,
-                      checkpoint: str | os.PathLike,
-                      **kwargs) -> list[float]:
+def choose_thresholds(
+    cfg: Config | str | os.PathLike, checkpoint: str | os.PathLike, **kwargs
+) -> list[float]:
     """Choose for every class the threshold with the best F1 on validation data, and store them.
 
     :class:`MultiLabelInferencer` predicts by them, unless it is told otherwise. Scores of these
@@ -43,8 +44,11 @@ def choose_thresholds(cfg: Config | str | os.PathLike,
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'There is no file {checkpoint} to store thresholds in.')
     if cfg.val_dataloader.dataset == (cfg.get('test_dataloader') or {}).get('dataset'):
-        print_log('Validation and test data of this config are the same: thresholds chosen on '
-                  'them flatter the test.', logger='current')
+        print_log(
+            'Validation and test data of this config are the same: thresholds chosen on '
+            'them flatter the test.',
+            logger='current',
+        )
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = [dict(type='mmpretrain.BestF1Thresholds')]
     cfg.test_cfg = dict(fp16=False)
@@ -71,8 +75,10 @@ def store_thresholds(checkpoint: str | os.PathLike, thresholds: Sequence[float])
     meta = content.setdefault('meta', {}).get('dataset_meta') or {}
     classes = meta.get('classes')
     if classes is not None and len(classes) != len(thresholds):
-        raise ValueError(f'Expected {len(classes)} thresholds for the classes of {path}, but got '
-                         f'{len(thresholds)}.')
+        raise ValueError(
+            f'Expected {len(classes)} thresholds for the classes of {path}, but got '
+            f'{len(thresholds)}.'
+        )
     content['meta']['dataset_meta'] = dict(meta, thresholds=[float(t) for t in thresholds])
     unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:

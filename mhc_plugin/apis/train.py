@@ -1,4 +1,5 @@
 """Training, as ``tools/train.py`` does it."""
+
 import copy
 import os
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
+
+from mhc_plugin.cli.errors import explain_downloads
 
 from .backbone_weights import load_backbone, replace_pretrained
 from .caching import set_feature_cache
@@ -21,7 +24,6 @@ from .environment import (
     split_total_batch,
     start_processes,
 )
-from .errors import explain_downloads
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,29 @@ class TrainResult:
         best_checkpoint (Path, optional): The best checkpoint, where the config saves one.
         runner (Runner): The runner, with the trained model.
     """
+
     checkpoint: Path | None
     metrics: dict[str, float]
     best_checkpoint: Path | None
     runner: Runner
 
 
-def train(cfg: Config | str | os.PathLike,
-          *,
-          work_dir: str | os.PathLike | None = None,
-          resume: bool | str | os.PathLike = False,
-          amp: bool = False,
-          no_validate: bool = False,
-          auto_scale_lr: bool = False,
-          pin_memory: bool = True,
-          persistent_workers: bool = True,
-          launcher: str = 'none',
-          seed: int | None = None,
-          backbone_weights: str | os.PathLike | None = None,
-          feature_cache: dict[str, Any] | None = None,
-          small_checkpoints: bool = False) -> TrainResult:
+def train(
+    cfg: Config | str | os.PathLike,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    resume: bool | str | os.PathLike = False,
+    amp: bool = False,
+    no_validate: bool = False,
+    auto_scale_lr: bool = False,
+    pin_memory: bool = True,
+    persistent_workers: bool = True,
+    launcher: str = 'none',
+    seed: int | None = None,
+    backbone_weights: str | os.PathLike | None = None,
+    feature_cache: dict[str, Any] | None = None,
+    small_checkpoints: bool = False,
+) -> TrainResult:
     """Train a model.
 
     Whatever the config, epochs are made reproducible (:class:`ReproducibleEpochHook`) and batch
@@ -104,16 +109,22 @@ def train(cfg: Config | str | os.PathLike,
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise ValueError('Expected the config to set `auto_scale_lr.base_batch_size`, from '
-                             'which the learning rate could be scaled.')
+            raise ValueError(
+                'Expected the config to set `auto_scale_lr.base_batch_size`, from '
+                'which the learning rate could be scaled.'
+            )
         cfg.auto_scale_lr.enable = True
     weights = backbone_weights or cfg.get('backbone_weights')
     if weights:
         replace_pretrained(cfg, weights)
     if feature_cache is not None:
         set_feature_cache(cfg, feature_cache)
-    set_loader_defaults(cfg, ('train_dataloader', 'val_dataloader', 'test_dataloader'),
-                        pin_memory, persistent_workers)
+    set_loader_defaults(
+        cfg,
+        ('train_dataloader', 'val_dataloader', 'test_dataloader'),
+        pin_memory,
+        persistent_workers,
+    )
     notes = _set_resume(cfg, resume)
     _set_hooks(cfg, small_checkpoints)
     _check_optimizer(cfg)
@@ -183,14 +194,14 @@ def _set_hooks(cfg: Config, small_checkpoints: bool) -> None:
     """Add the hooks that any training gets; a config may replace them by name, also with None."""
     ours = dict(
         reproducible_epoch=dict(type='mmpretrain.ReproducibleEpochHook'),
-        sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'))
+        sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'),
+    )
     if small_checkpoints:
         ours['small_checkpoint'] = dict(type='mmpretrain.SmallCheckpointHook')
     hooks = ours | dict(cfg.get('default_hooks') or {})
     # MMEngine takes None for its own hooks only.
     cfg.default_hooks = {
-        name: hook
-        for name, hook in hooks.items() if name not in ours or hook is not None
+        name: hook for name, hook in hooks.items() if name not in ours or hook is not None
     }
 
 
@@ -211,4 +222,5 @@ def _report(runner: Runner, metrics: dict) -> TrainResult:
         checkpoint=Path(checkpoint) if checkpoint else None,
         metrics=metrics,
         best_checkpoint=Path(best) if best else None,
-        runner=runner)
+        runner=runner,
+    )

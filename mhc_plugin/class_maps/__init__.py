@@ -4,6 +4,13 @@ from .posthoc import find_method, posthoc_maps, posthoc_methods
 from .state import left_as_found, unwrap_classifier
 
 __all__ = [
-    'class_maps_of', 'closed_form_maps', 'find_method', 'inherent_maps', 'left_as_found',
-    'posthoc_maps', 'posthoc_methods', 'predictions_with_maps', 'unwrap_classifier'
+    'class_maps_of',
+    'closed_form_maps',
+    'find_method',
+    'inherent_maps',
+    'left_as_found',
+    'posthoc_maps',
+    'posthoc_methods',
+    'predictions_with_maps',
+    'unwrap_classifier',
 ]

@@ -1,4 +1,5 @@
 """Predictions that carry class maps, whoever asks the model for them."""
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,9 +12,9 @@ from .state import unwrap_classifier
 
 
 @contextmanager
-def predictions_with_maps(model: nn.Module,
-                          method: str = 'inherent',
-                          classes: Sequence[int] | None = None) -> Iterator[nn.Module]:
+def predictions_with_maps(
+    model: nn.Module, method: str = 'inherent', classes: Sequence[int] | None = None
+) -> Iterator[nn.Module]:
     """Let a model put ``pred_cam`` on the data samples that it predicts.
 
     Inside, whatever calls the model in mode ``predict`` (a loop, an inferencer, a test step in a
@@ -43,7 +44,7 @@ def predictions_with_maps(model: nn.Module,
 
     def keep(module, args, output):
         if parts is not None:
-            parts.append(output if isinstance(output, tuple) else (output, ))
+            parts.append(output if isinstance(output, tuple) else (output,))
 
     def attach(module, args, kwargs, output):
         nonlocal parts
@@ -60,7 +61,7 @@ def predictions_with_maps(model: nn.Module,
     handles = [
         classifier.register_forward_pre_hook(begin),
         classifier.backbone.register_forward_hook(keep),
-        classifier.register_forward_hook(attach, with_kwargs=True)
+        classifier.register_forward_hook(attach, with_kwargs=True),
     ]
     try:
         yield model
@@ -69,11 +70,13 @@ def predictions_with_maps(model: nn.Module,
             handle.remove()
 
 
-def class_maps_of(model: nn.Module,
-                  inputs: torch.Tensor | tuple[torch.Tensor, ...],
-                  method: str = 'inherent',
-                  classes: Sequence[int] | None = None,
-                  feats: tuple[torch.Tensor, ...] | None = None) -> torch.Tensor:
+def class_maps_of(
+    model: nn.Module,
+    inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    method: str = 'inherent',
+    classes: Sequence[int] | None = None,
+    feats: tuple[torch.Tensor, ...] | None = None,
+) -> torch.Tensor:
     """Class maps of one batch by any method.
 
     Args:
@@ -95,7 +98,8 @@ def class_maps_of(model: nn.Module,
         if is_feats:
             raise ValueError(
                 f"Expected images for class maps by '{method}', but got features: use method "
-                "'inherent', or run without the feature cache.")
+                "'inherent', or run without the feature cache."
+            )
         return posthoc_maps(model, inputs, method, classes)
     if is_feats:
         return inherent_maps(model, inputs, classes, given=True)

@@ -1,4 +1,5 @@
 """Images as a model saw them, for eyes."""
+
 import numpy as np
 import torch
 from torch import nn

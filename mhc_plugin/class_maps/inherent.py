@@ -1,4 +1,5 @@
 """Class maps that a model gives by itself: feature times gradient of the logit."""
+
 from collections.abc import Sequence
 
 import torch
@@ -12,10 +13,12 @@ from .state import check_maps
 _LINEAR_HEADS = (MultiLabelLinearClsHead, LinearClsHead)
 
 
-def inherent_maps(model: nn.Module,
-                  feats: tuple[torch.Tensor, ...],
-                  classes: Sequence[int] | None = None,
-                  given: bool = False) -> torch.Tensor:
+def inherent_maps(
+    model: nn.Module,
+    feats: tuple[torch.Tensor, ...],
+    classes: Sequence[int] | None = None,
+    given: bool = False,
+) -> torch.Tensor:
     """Class maps of a classifier from its features, without another pass through the backbone.
 
     For every class ``c`` this is ``clamp(h w sum_k x_k d logit_c / d x_k, 0)`` at the map ``x``
@@ -50,8 +53,9 @@ def inherent_maps(model: nn.Module,
         return maps if classes is None else maps[:, list(classes)]
 
 
-def closed_form_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
-                     given: bool = False) -> torch.Tensor | None:
+def closed_form_maps(
+    model: nn.Module, feats: tuple[torch.Tensor, ...], given: bool = False
+) -> torch.Tensor | None:
     """Inherent maps of all classes by tensor operations alone, or None where there are none.
 
     Arguments are those of :func:`inherent_maps`, which says more.
@@ -70,8 +74,9 @@ def _apply_neck(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> tuple[torc
     return feats if getattr(model, 'neck', None) is None else model.neck(feats)
 
 
-def _feats_with_own_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
-                         given: bool = False) -> tuple[torch.Tensor, ...] | None:
+def _feats_with_own_maps(
+    model: nn.Module, feats: tuple[torch.Tensor, ...], given: bool = False
+) -> tuple[torch.Tensor, ...] | None:
     """Give what reaches a head that has maps of its own, or None: a neck may have pooled it."""
     if not hasattr(model.head, 'class_maps'):
         return None
@@ -81,8 +86,9 @@ def _feats_with_own_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
     return necked if all(feat.dim() == 4 for feat in necked) else None
 
 
-def _gradient_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
-                   classes: Sequence[int] | None) -> torch.Tensor:
+def _gradient_maps(
+    model: nn.Module, feats: tuple[torch.Tensor, ...], classes: Sequence[int] | None
+) -> torch.Tensor:
     """Run neck and head once, and their gradient once per class."""
     leaves = [feat.detach().requires_grad_() for feat in feats]
     with torch.enable_grad():
@@ -91,7 +97,8 @@ def _gradient_maps(model: nn.Module, feats: tuple[torch.Tensor, ...],
         if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
             raise ValueError(
                 'Expected the head to return logits of shape (N, num_classes), but '
-                f'`{type(model.head).__name__}` did not: its class maps are not defined.')
+                f'`{type(model.head).__name__}` did not: its class maps are not defined.'
+            )
         used = _leaves_in_use(logits, leaves)
         size = max((leaf.shape[-2:] for leaf in used), key=lambda hw: hw[0] * hw[1])
         classes = range(logits.size(1)) if classes is None else classes
@@ -104,8 +111,9 @@ def _leaves_in_use(logits: torch.Tensor, leaves: list[torch.Tensor]) -> list[tor
     return [leaf for leaf, grad in zip(leaves, grads) if grad is not None]
 
 
-def _gradient_map(logit: torch.Tensor, leaves: list[torch.Tensor],
-                  size: torch.Size) -> torch.Tensor:
+def _gradient_map(
+    logit: torch.Tensor, leaves: list[torch.Tensor], size: torch.Size
+) -> torch.Tensor:
     """Map (N, h, w) of one class, summed over stages before it is clamped."""
     grads = torch.autograd.grad(logit, leaves, retain_graph=True)
     total = 0

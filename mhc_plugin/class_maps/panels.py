@@ -1,4 +1,5 @@
 """Panels: an image, and for every class its map laid over it."""
+
 import math
 import textwrap
 from collections.abc import Sequence
@@ -21,8 +22,12 @@ _FRAMES = {
     (True, None): 'tab:blue',
     (False, 1): 'tab:orange',
 }
-_LEGEND = [('tab:green', 'predicted, present'), ('tab:red', 'predicted, absent'),
-           ('tab:orange', 'present, not predicted'), ('tab:blue', 'predicted, truth not known')]
+_LEGEND = [
+    ('tab:green', 'predicted, present'),
+    ('tab:red', 'predicted, absent'),
+    ('tab:orange', 'present, not predicted'),
+    ('tab:blue', 'predicted, truth not known'),
+]
 _TRUTH = {1: 'present', 0: 'absent', -1: 'unknown'}
 _DPI = 100
 
@@ -37,14 +42,16 @@ class MapView:
         predicted (np.ndarray): Which classes are predicted, bool (num_classes,).
         title (str): Name of the model, shown where several stand side by side.
     """
+
     maps: np.ndarray
     scores: np.ndarray
     predicted: np.ndarray
     title: str = ''
 
     @classmethod
-    def of(cls, sample: DataSample, classes: Sequence[int] | None = None,
-           title: str = '') -> 'MapView':
+    def of(
+        cls, sample: DataSample, classes: Sequence[int] | None = None, title: str = ''
+    ) -> 'MapView':
         """Take what a data sample predicts.
 
         Args:
@@ -60,11 +67,13 @@ class MapView:
         return cls(sample.pred_cam.cpu().float().numpy(), scores[shown], predicted[shown], title)
 
 
-def draw_panel(image: np.ndarray,
-               views: Sequence[MapView],
-               class_names: Sequence[str],
-               truth: np.ndarray | None = None,
-               title: str = 'image') -> np.ndarray:
+def draw_panel(
+    image: np.ndarray,
+    views: Sequence[MapView],
+    class_names: Sequence[str],
+    truth: np.ndarray | None = None,
+    title: str = 'image',
+) -> np.ndarray:
     """Draw an image and an overlay per class, the predicted classes first.
 
     All classes of one model share one scale, from 0 to the highest value of any of its maps on
@@ -96,7 +105,7 @@ def draw_panel(image: np.ndarray,
     axes[0, 0][0].imshow(image)
     axes[0, 0][0].set_title(textwrap.shorten(title, 24, placeholder='…'), fontsize=8)
     grey = image.mean(2)
-    norms = [Normalize(0, float(view.maps.max()) or 1.) for view in views]
+    norms = [Normalize(0, float(view.maps.max()) or 1.0) for view in views]
     cells = [axes[row, column] for row in range(rows) for column in range(columns)]
     for place, cell in enumerate(cells[1:]):
         for ax, view, norm in zip(cell, views, norms):
@@ -128,15 +137,15 @@ def truth_of(sample: DataSample, num_classes: int) -> np.ndarray | None:
     return truth
 
 
-def _check(views: Sequence[MapView], class_names: Sequence[str],
-           truth: np.ndarray | None) -> None:
+def _check(views: Sequence[MapView], class_names: Sequence[str], truth: np.ndarray | None) -> None:
     counts = [len(class_names), *(len(x) for v in views for x in (v.maps, v.scores, v.predicted))]
     if truth is not None:
         counts.append(len(truth))
     if len(set(counts)) != 1:
         raise ValueError(
             'Expected as many maps, scores, predictions and truths as `class_names`, but got '
-            f'{counts}.')
+            f'{counts}.'
+        )
     if not all(np.isfinite(view.maps).all() for view in views):
         raise ValueError('Expected finite class maps, but got NaN or infinity.')
 
@@ -169,9 +178,10 @@ def _layout(rows: int, columns: int, num_views: int, aspect: float):
                 add(left + v * (tile_width + gap), top, tile_width, tile_height)
                 for v in range(num_views)
             ]
-    bar_height = min(rows * (tile_height + head) - head, 3.)
-    bars = [add(width - (num_views - v) * bar + 0.1, head, 0.12, bar_height)
-            for v in range(num_views)]
+    bar_height = min(rows * (tile_height + head) - head, 3.0)
+    bars = [
+        add(width - (num_views - v) * bar + 0.1, head, 0.12, bar_height) for v in range(num_views)
+    ]
     return figure, axes, bars
 
 
@@ -179,15 +189,18 @@ def _overlay(ax, grey: np.ndarray, class_map: np.ndarray, norm: Normalize) -> No
     height, width = grey.shape
     extent = (0, width, height, 0)
     ax.imshow(grey, cmap='gray', vmin=0, vmax=255, extent=extent)
-    ax.imshow(class_map, cmap=COLOR_MAP, norm=norm, alpha=0.6, extent=extent,
-              interpolation='bilinear')
+    ax.imshow(
+        class_map, cmap=COLOR_MAP, norm=norm, alpha=0.6, extent=extent, interpolation='bilinear'
+    )
     ax.set(xticks=[], yticks=[])
 
 
 def _label(ax, view: MapView, name: str, index: int, known: int | None, with_title: bool) -> None:
     predicted = bool(view.predicted[index])
-    lines = [textwrap.shorten(str(name), 20, placeholder='…') or str(index),
-             f'{view.scores[index]:.2f}' + ('' if known is None else f' {_TRUTH[known]}')]
+    lines = [
+        textwrap.shorten(str(name), 20, placeholder='…') or str(index),
+        f'{view.scores[index]:.2f}' + ('' if known is None else f' {_TRUTH[known]}'),
+    ]
     if with_title:
         lines[1] = f'{_short(view.title)}: {lines[1]}'
     ax.set_title('\n'.join(lines), fontsize=8, fontweight='bold' if predicted else 'normal')

@@ -1,4 +1,5 @@
 """Class maps by the methods of ``pytorch_grad_cam``, which are called and never rewritten."""
+
 import inspect
 from collections.abc import Sequence
 
@@ -23,12 +24,14 @@ def posthoc_methods() -> dict[str, type]:
         import pytorch_grad_cam
         from pytorch_grad_cam.base_cam import BaseCAM
     except ImportError as error:
-        raise ImportError('Post-hoc class maps need grad-cam: pip install "mhc_plugin[cam]".'
-                          ) from error
+        raise ImportError(
+            'Post-hoc class maps need grad-cam: pip install "mhc_plugin[cam]".'
+        ) from error
     return {
         name: cls
         for name, cls in sorted(vars(pytorch_grad_cam).items())
-        if inspect.isclass(cls) and issubclass(cls, BaseCAM)
+        if inspect.isclass(cls)
+        and issubclass(cls, BaseCAM)
         and cls.compute_cam_per_layer is BaseCAM.compute_cam_per_layer
     }
 
@@ -46,11 +49,13 @@ def find_method(name: str) -> type:
             return cls
     raise ValueError(
         f"Expected argument `method` to be 'inherent' or one of {', '.join(methods)}, but got "
-        f"'{name}'.")
+        f"'{name}'."
+    )
 
 
-def posthoc_maps(model: nn.Module, inputs: torch.Tensor, method: str,
-                 classes: Sequence[int] | None = None) -> torch.Tensor:
+def posthoc_maps(
+    model: nn.Module, inputs: torch.Tensor, method: str, classes: Sequence[int] | None = None
+) -> torch.Tensor:
     """Class maps of a classifier by a method of ``pytorch_grad_cam``.
 
     The target layer is what the backbone hands to neck or head: in a ResNet with gates the sum
@@ -74,8 +79,11 @@ def posthoc_maps(model: nn.Module, inputs: torch.Tensor, method: str,
         ValueError: If there is no such method, or the backbone gives no maps.
     """
     cam_class = find_method(method)
-    with left_as_found(model), torch.enable_grad(), \
-            torch.autocast(inputs.device.type, enabled=False):
+    with (
+        left_as_found(model),
+        torch.enable_grad(),
+        torch.autocast(inputs.device.type, enabled=False),
+    ):
         tapped = TappedClassifier(model, inputs)
         cam = cam_class(tapped, list(tapped.taps))
         # The library's hooks would keep every pass; features and gradients come from here.
@@ -125,8 +133,9 @@ class TappedClassifier(nn.Module):
         return [stage for stage, grad in enumerate(grads) if grad is not None]
 
 
-def _maps_of_classes(cam, tapped: TappedClassifier, inputs: torch.Tensor,
-                     classes: Sequence[int] | None) -> torch.Tensor:
+def _maps_of_classes(
+    cam, tapped: TappedClassifier, inputs: torch.Tensor, classes: Sequence[int] | None
+) -> torch.Tensor:
     """Maps (N, len(classes), h, w): the images of every stage, resized and added up."""
     feats = tapped.features(inputs)
     logits = tapped.logits(feats)
@@ -144,14 +153,23 @@ def _maps_of_classes(cam, tapped: TappedClassifier, inputs: torch.Tensor,
     return torch.cat(maps, 1).to(inputs.device)
 
 
-def _gradient(cam, tapped: TappedClassifier, feats: list[torch.Tensor], logits: torch.Tensor,
-              index: int, stage: int) -> torch.Tensor | np.ndarray | None:
+def _gradient(
+    cam,
+    tapped: TappedClassifier,
+    feats: list[torch.Tensor],
+    logits: torch.Tensor,
+    index: int,
+    stage: int,
+) -> torch.Tensor | np.ndarray | None:
     """Gradient of a class's logit at a stage, in the form in which the method expects it."""
     if not cam.uses_gradients:
         return None
     if cam.detach:
-        return torch.autograd.grad(
-            logits[:, index].sum(), feats[stage], retain_graph=True)[0].cpu().numpy()
+        return (
+            torch.autograd.grad(logits[:, index].sum(), feats[stage], retain_graph=True)[0]
+            .cpu()
+            .numpy()
+        )
     # ShapleyCAM differentiates once more and frees the graph, so it gets one of its own. The
     # gradient of a linear head does not depend on the features: a second derivative of 0 is added.
     logit = tapped.logits(feats)[:, index].sum()
@@ -159,10 +177,17 @@ def _gradient(cam, tapped: TappedClassifier, feats: list[torch.Tensor], logits: 
     return gradient + 0 * feats[stage]
 
 
-def _cam_image(cam, layer: nn.Module, inputs: torch.Tensor, feat: torch.Tensor,
-               gradient: torch.Tensor | np.ndarray | None, index: int) -> torch.Tensor:
+def _cam_image(
+    cam,
+    layer: nn.Module,
+    inputs: torch.Tensor,
+    feat: torch.Tensor,
+    gradient: torch.Tensor | np.ndarray | None,
+    index: int,
+) -> torch.Tensor:
     """The library's image of one class at one stage, (N, 1, h, w), clipped at 0."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     targets = [ClassifierOutputTarget(index)] * len(inputs)
     activations = feat.detach().cpu().numpy() if cam.detach else feat
     image = cam.get_cam_image(inputs, layer, targets, activations, gradient, eigen_smooth=False)

@@ -1,4 +1,5 @@
 """Looking into a model without leaving a trace."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,8 @@ def unwrap_classifier(model: nn.Module) -> nn.Module:
     if getattr(model, 'backbone', None) is None or getattr(model, 'head', None) is None:
         raise ValueError(
             'Expected argument `model` to be a classifier with a backbone and a head, such as '
-            f'`ImageClassifier`, but got `{type(model).__name__}`.')
+            f'`ImageClassifier`, but got `{type(model).__name__}`.'
+        )
     return model
 
 
@@ -63,12 +65,15 @@ def check_maps(feats: object, origin: str) -> tuple[torch.Tensor, ...]:
             it has lost its places.
     """
     if isinstance(feats, torch.Tensor):
-        feats = (feats, )
-    shapes = [tuple(feat.shape) if isinstance(feat, torch.Tensor) else type(feat).__name__
-              for feat in feats]
+        feats = (feats,)
+    shapes = [
+        tuple(feat.shape) if isinstance(feat, torch.Tensor) else type(feat).__name__
+        for feat in feats
+    ]
     if any(not isinstance(shape, tuple) or len(shape) != 4 for shape in shapes):
         raise ValueError(
             f'Expected {origin} to be maps of shape (N, C, h, w), but got {shapes}. Class maps '
             'need features that still have places: store maps (`store="maps"`) where they come '
-            'from a feature cache, or let the backbone return maps.')
+            'from a feature cache, or let the backbone return maps.'
+        )
     return tuple(feats)

@@ -1,13 +1,14 @@
+from mhc_plugin.utils.seeding import sample_seed, seeded
+
 from .choose import choose_classes, choose_images
-from .digits import SklearnDigits
 from .errors import AnnotationError
-from .imagenette import Imagenette
-from .openimages_subset import OpenImagesSubset
+from .openimages.subset import OpenImagesSubset
 from .own_images import CSVMultiLabelDataset, JSONMultiLabelDataset
-from .seeding import sample_seed, seeded
-from .spliced import SplicedDataset
+from .splices.digits import SklearnDigits
+from .splices.imagenette import Imagenette
+from .splices.spliced import SplicedDataset
 from .transforms import *
-from .voc_subset import VOCSubset
+from .voc.subset import VOCSubset
 
 __all__ = [
     'AnnotationError',

@@ -4,6 +4,7 @@ Images with the same classes present are interchangeable, so both functions work
 sets of classes ("patterns") and on how many images have each: a million images of ten classes come
 to some hundred patterns.
 """
+
 import numpy as np
 
 from .label_table import LabelTable
@@ -12,12 +13,14 @@ from .label_table import LabelTable
 MAX_CANDIDATES = 64
 
 
-def choose_classes(labels: np.ndarray | LabelTable,
-                   num_classes: int = 10,
-                   min_labels: int = 2,
-                   max_labels: int | None = 7,
-                   max_images: int = 10_000,
-                   seed: int = 0) -> list[int]:
+def choose_classes(
+    labels: np.ndarray | LabelTable,
+    num_classes: int = 10,
+    min_labels: int = 2,
+    max_labels: int | None = 7,
+    max_images: int = 10_000,
+    seed: int = 0,
+) -> list[int]:
     """Choose classes that give many images with several of them, evenly.
 
     A choice is better if it leaves more images with ``min_labels`` to ``max_labels`` of its
@@ -44,26 +47,36 @@ def choose_classes(labels: np.ndarray | LabelTable,
     table = _as_table(labels)
     images = table.count(1)
     if not 1 <= num_classes <= (images > 0).sum():
-        raise ValueError(f'Expected argument `num_classes` to be in 1..{(images > 0).sum()} (the '
-                         f'classes that any image has), but got {num_classes}.')
+        raise ValueError(
+            f'Expected argument `num_classes` to be in 1..{(images > 0).sum()} (the '
+            f'classes that any image has), but got {num_classes}.'
+        )
     rng = np.random.RandomState(seed)
     shuffled = rng.permutation(len(images))
     by_frequency = shuffled[np.argsort(-images[shuffled], kind='stable')]
-    candidates = by_frequency[:max(MAX_CANDIDATES, num_classes)]
+    candidates = by_frequency[: max(MAX_CANDIDATES, num_classes)]
     candidates = candidates[images[candidates] > 0]
     table = table.select_classes(candidates)
     patterns, pattern_of = label_patterns(
-        table.take(np.flatnonzero(table.num_positives() >= min_labels)))
-    search = _ClassSearch(patterns, np.bincount(pattern_of, minlength=len(patterns)), min_labels,
-                          max_labels, max_images)
+        table.take(np.flatnonzero(table.num_positives() >= min_labels))
+    )
+    search = _ClassSearch(
+        patterns,
+        np.bincount(pattern_of, minlength=len(patterns)),
+        min_labels,
+        max_labels,
+        max_images,
+    )
     return sorted(int(candidates[i]) for i in search.run(num_classes))
 
 
-def choose_images(labels: np.ndarray | LabelTable,
-                  max_images: int | None = 10_000,
-                  min_labels: int = 2,
-                  max_labels: int | None = 7,
-                  seed: int = 0) -> np.ndarray:
+def choose_images(
+    labels: np.ndarray | LabelTable,
+    max_images: int | None = 10_000,
+    min_labels: int = 2,
+    max_labels: int | None = 7,
+    seed: int = 0,
+) -> np.ndarray:
     """Choose images with ``min_labels`` to ``max_labels`` classes, as even over classes as can be.
 
     If there are more than ``max_images``, they are taken one after the other: the next one has the
@@ -105,11 +118,15 @@ def check_limits(min_labels: int, max_labels: int | None, max_images: int | None
     if min_labels < 0:
         raise ValueError(f'Expected argument `min_labels` to be 0 or more, but got {min_labels}.')
     if max_labels is not None and max_labels < min_labels:
-        raise ValueError(f'Expected argument `max_labels` to be at least min_labels '
-                         f'({min_labels}), but got {max_labels}.')
+        raise ValueError(
+            f'Expected argument `max_labels` to be at least min_labels '
+            f'({min_labels}), but got {max_labels}.'
+        )
     if max_images is not None and max_images < 1:
-        raise ValueError(f'Expected argument `max_images` to be 1 or more, or None for all, but '
-                         f'got {max_images}.')
+        raise ValueError(
+            f'Expected argument `max_images` to be 1 or more, or None for all, but '
+            f'got {max_images}.'
+        )
 
 
 def label_patterns(table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
@@ -125,11 +142,11 @@ def label_patterns(table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
     keys = np.empty(len(table), np.int64)
     step = 1 << 17
     for start in range(0, len(table), step):
-        offsets = table.offsets[start:start + step + 1]
+        offsets = table.offsets[start : start + step + 1]
         entries = slice(offsets[0], offsets[-1])
         terms = numbers[table.classes[entries]] * (table.values[entries] == 1)
         sums = np.concatenate([[0], np.cumsum(terms)])
-        keys[start:start + step] = np.diff(sums[offsets - offsets[0]])
+        keys[start : start + step] = np.diff(sums[offsets - offsets[0]])
     _, first, pattern_of = np.unique(keys, return_index=True, return_inverse=True)
     return table.take(first).dense() == 1, pattern_of
 
@@ -139,16 +156,24 @@ def _as_table(labels: np.ndarray | LabelTable) -> LabelTable:
         return labels
     labels = np.asarray(labels)
     if labels.ndim != 2:
-        raise ValueError('Expected argument `labels` to have the shape (images, classes), but got '
-                         f'{labels.shape}.')
+        raise ValueError(
+            'Expected argument `labels` to have the shape (images, classes), but got '
+            f'{labels.shape}.'
+        )
     return LabelTable.from_dense(labels, fill=0)
 
 
 class _ClassSearch:
     """Exchange one chosen class for another as long as the choice gets better."""
 
-    def __init__(self, patterns: np.ndarray, images: np.ndarray, min_labels: int,
-                 max_labels: int | None, max_images: int) -> None:
+    def __init__(
+        self,
+        patterns: np.ndarray,
+        images: np.ndarray,
+        min_labels: int,
+        max_labels: int | None,
+        max_images: int,
+    ) -> None:
         # One row per class: a choice then reads its own memory alone.
         self.present = np.ascontiguousarray(patterns.T).view(np.uint8)
         self.images = images.astype(np.float64)
@@ -162,7 +187,9 @@ class _ClassSearch:
         while True:
             better, swapped = max(
                 ((self.quality(other), other) for other in self._neighbours(chosen)),
-                key=lambda pair: pair[0], default=(quality, chosen))
+                key=lambda pair: pair[0],
+                default=(quality, chosen),
+            )
             if better <= quality:
                 return chosen
             quality, chosen = better, swapped
@@ -178,11 +205,12 @@ class _ClassSearch:
         others = [c for c in range(len(self.present)) if c not in chosen]
         for place in range(len(chosen)):
             for other in others:
-                yield [*chosen[:place], other, *chosen[place + 1:]]
+                yield [*chosen[:place], other, *chosen[place + 1 :]]
 
 
-def _shares(patterns: np.ndarray, available: np.ndarray, total: int,
-            rng: np.random.RandomState) -> np.ndarray:
+def _shares(
+    patterns: np.ndarray, available: np.ndarray, total: int, rng: np.random.RandomState
+) -> np.ndarray:
     """How many images of each pattern to take, int64 ``(u,)``, ``total`` in all."""
     num_classes = patterns.shape[1]
     sizes = patterns.sum(1)
@@ -201,7 +229,7 @@ def _shares(patterns: np.ndarray, available: np.ndarray, total: int,
         # What one more image of a pattern adds to the variance of the counts, times num_classes
         # squared: in integers, so that every machine finds the same ties.
         deviation = 2 * (num_classes * counts - counts.sum()) + num_classes
-        cost = patterns[members] @ deviation - sizes[members]**2
+        cost = patterns[members] @ deviation - sizes[members] ** 2
         best = members[np.argmin(cost)]
         left[best] -= 1
         counts += patterns[best]

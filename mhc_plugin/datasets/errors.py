@@ -1,4 +1,5 @@
 """The one error that damaged or unfit annotations end in."""
+
 from os import PathLike
 
 
@@ -11,10 +12,9 @@ class AnnotationError(ValueError):
         line (int, optional): The line at fault, counted from 1.
     """
 
-    def __init__(self,
-                 message: str,
-                 path: str | PathLike | None = None,
-                 line: int | None = None) -> None:
+    def __init__(
+        self, message: str, path: str | PathLike | None = None, line: int | None = None
+    ) -> None:
         self.message = message
         self.path = path
         self.line = line

@@ -1,4 +1,5 @@
 """Number images by name as they are met, at twenty bytes a name."""
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,6 +4,7 @@ A Python list of 1.7 million samples takes gigabytes and is copied into every wo
 take some bytes per label and are shared: rows of differing length lie one behind the other, and
 ``offsets`` says where each begins.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,8 @@ def _compress(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """``array[kept]`` in the memory of ``array``."""
     end = 0
     for start in range(0, len(array), _STEP):
-        part = array[start:start + _STEP][kept[start:start + _STEP]]
-        array[end:end + len(part)] = part
+        part = array[start : start + _STEP][kept[start : start + _STEP]]
+        array[end : end + len(part)] = part
         end += len(part)
     return array[:end]
 
@@ -45,6 +46,7 @@ class LabelTable:
         num_classes (int): Number of classes.
         fill (int): What holds of a class without an entry: 0 or -1.
     """
+
     offsets: np.ndarray
     classes: np.ndarray
     values: np.ndarray
@@ -56,8 +58,13 @@ class LabelTable:
         """Make a table of an int8 matrix ``(n, num_classes)`` of 1, 0 and -1."""
         rows, classes = np.nonzero(matrix != fill)
         offsets = np.searchsorted(rows, np.arange(len(matrix) + 1))
-        return cls(offsets, classes.astype(np.int16), matrix[rows, classes].astype(np.int8),
-                   matrix.shape[1], fill)
+        return cls(
+            offsets,
+            classes.astype(np.int16),
+            matrix[rows, classes].astype(np.int8),
+            matrix.shape[1],
+            fill,
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -95,8 +102,9 @@ class LabelTable:
     def take(self, rows: np.ndarray) -> 'LabelTable':
         """The chosen images, in the order of ``rows``."""
         offsets, entries = _gather(self.offsets, np.asarray(rows, np.int64))
-        return LabelTable(offsets, self.classes[entries], self.values[entries], self.num_classes,
-                          self.fill)
+        return LabelTable(
+            offsets, self.classes[entries], self.values[entries], self.num_classes, self.fill
+        )
 
     def select_classes(self, classes: Sequence[int]) -> 'LabelTable':
         """The chosen classes, renumbered in the order given."""
@@ -108,8 +116,9 @@ class LabelTable:
         renumbered = number[self.classes[kept]]
         order = np.lexsort((renumbered, rows))
         offsets = np.searchsorted(rows, np.arange(len(self) + 1, dtype=np.int32))
-        return LabelTable(offsets, renumbered[order], self.values[kept][order], len(classes),
-                          self.fill)
+        return LabelTable(
+            offsets, renumbered[order], self.values[kept][order], len(classes), self.fill
+        )
 
     def dense(self) -> np.ndarray:
         """All labels as an int8 matrix ``(n, num_classes)``."""
@@ -135,8 +144,8 @@ class LabelBuilder:
         if end > len(self._keys):
             # In place: the system moves pages instead of copying them.
             self._keys.resize(max(end, len(self._keys) * 3 // 2), refcheck=False)
-        self._keys[self._size:end] = (rows.astype(np.int64) * self.num_classes + classes) * 2
-        self._keys[self._size:end] += values
+        self._keys[self._size : end] = (rows.astype(np.int64) * self.num_classes + classes) * 2
+        self._keys[self._size : end] += values
         self._size = end
 
     def build(self, row_of: np.ndarray) -> tuple[LabelTable, int]:
@@ -151,12 +160,12 @@ class LabelBuilder:
         """
         end = 0
         for start in range(0, self._size, _STEP):
-            part = self._keys[start:min(start + _STEP, self._size)]
+            part = self._keys[start : min(start + _STEP, self._size)]
             rows, rest = np.divmod(part, 2 * self.num_classes)
             rows = row_of[rows]
             kept = rows >= 0
             part = rows[kept].astype(np.int64) * (2 * self.num_classes) + rest[kept]
-            self._keys[end:end + len(part)] = part
+            self._keys[end : end + len(part)] = part
             end += len(part)
         table = self._to_table(self._keys[:end], int(row_of.max(initial=-1)) + 1)
         return table, self._size - end
@@ -188,6 +197,7 @@ class BoxTable:
         difficult (np.ndarray): bool ``(boxes,)``.
         normalized (bool): Whether corners are in 0..1 of the image, else in pixels.
     """
+
     offsets: np.ndarray
     corners: np.ndarray
     classes: np.ndarray
@@ -197,8 +207,13 @@ class BoxTable:
     def take(self, rows: np.ndarray) -> 'BoxTable':
         """The chosen images, in the order of ``rows``."""
         offsets, boxes = _gather(self.offsets, np.asarray(rows, np.int64))
-        return BoxTable(offsets, self.corners[boxes], self.classes[boxes], self.difficult[boxes],
-                        self.normalized)
+        return BoxTable(
+            offsets,
+            self.corners[boxes],
+            self.classes[boxes],
+            self.difficult[boxes],
+            self.normalized,
+        )
 
     def of(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Corners ``(m, 4)``, classes int64 ``(m,)`` and difficult ``(m,)`` of one image."""

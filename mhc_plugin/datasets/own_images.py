@@ -38,9 +38,7 @@ class JSONMultiLabelDataset(MultiLabelTargets, MultiLabelDataset):
             are not indices of classes.
     """
 
-    def __init__(
-        self, ann_file: str, classes: Sequence[str] | str | None = None, **kwargs
-    ) -> None:
+    def __init__(self, ann_file: str, classes: Sequence[str] | str | None = None, **kwargs) -> None:
         super().__init__(ann_file=ann_file, classes=classes, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -58,7 +56,7 @@ class JSONMultiLabelDataset(MultiLabelTargets, MultiLabelDataset):
     ) -> tuple[str, ...]:
         if given is None and stored is None:
             raise ValueError(
-                f"Expected class names in argument `classes` or in the metainfo of "
+                f'Expected class names in argument `classes` or in the metainfo of '
                 f"'{self.ann_file}', but neither has them."
             )
         if given is not None and stored is not None and tuple(given) != tuple(stored):
@@ -94,11 +92,7 @@ class CSVMultiLabelDataset(MultiLabelTargets, BaseDataset):
     """
 
     def __init__(
-        self,
-        ann_file: str,
-        classes: Sequence[str] | str,
-        label_separator: str = '|',
-        **kwargs,
+        self, ann_file: str, classes: Sequence[str] | str, label_separator: str = '|', **kwargs
     ) -> None:
         if not label_separator:
             raise ValueError("Expected argument `label_separator` to be a text, but got ''.")

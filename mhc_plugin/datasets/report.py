@@ -1,4 +1,5 @@
 """Count a multi-label set and show what choosing images did to it."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class LabelCounts(NamedTuple):
         unknown (np.ndarray): The other images, int64 ``(num_classes,)``.
         images_by_labels (np.ndarray): Images with 0, 1, 2, ... classes present, int64.
     """
+
     images: int
     present: np.ndarray
     absent: np.ndarray
@@ -29,21 +31,33 @@ class LabelCounts(NamedTuple):
         """The same in plain Python, by class name."""
         per_class = {
             name: dict(present=int(present), absent=int(absent), unknown=int(unknown))
-            for name, present, absent, unknown in zip(classes, self.present, self.absent,
-                                                      self.unknown)
+            for name, present, absent, unknown in zip(
+                classes, self.present, self.absent, self.unknown
+            )
         }
-        return dict(images=self.images, classes=per_class,
-                    images_by_labels=self.images_by_labels.tolist())
+        return dict(
+            images=self.images, classes=per_class, images_by_labels=self.images_by_labels.tolist()
+        )
 
 
 def count_labels(table: LabelTable) -> LabelCounts:
     """Count images per class and labels per image."""
-    return LabelCounts(len(table), table.count(1), table.count(0), table.count(-1),
-                       np.bincount(table.num_positives(), minlength=1))
+    return LabelCounts(
+        len(table),
+        table.count(1),
+        table.count(0),
+        table.count(-1),
+        np.bincount(table.num_positives(), minlength=1),
+    )
 
 
-def print_counts(before: LabelCounts, after: LabelCounts, classes: Sequence[str],
-                 title: str = '', console: Console | None = None) -> None:
+def print_counts(
+    before: LabelCounts,
+    after: LabelCounts,
+    classes: Sequence[str],
+    title: str = '',
+    console: Console | None = None,
+) -> None:
     """Print images per class and labels per image, before and after images were chosen."""
     console = console or Console()
     per_class = Table('class', title=f'{title} images per class'.strip())
@@ -57,8 +71,9 @@ def print_counts(before: LabelCounts, after: LabelCounts, classes: Sequence[str]
     for when in ('before', 'after'):
         per_image.add_column(f'images {when}', justify='right')
     for number in range(len(before.images_by_labels)):
-        per_image.add_row(str(number), *(f'{_at(part.images_by_labels, number):,}'
-                                         for part in (before, after)))
+        per_image.add_row(
+            str(number), *(f'{_at(part.images_by_labels, number):,}' for part in (before, after))
+        )
     per_image.add_row('all', f'{before.images:,}', f'{after.images:,}')
     console.print(per_class)
     console.print(per_image)

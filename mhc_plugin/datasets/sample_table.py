@@ -1,4 +1,5 @@
 """The samples of a dataset as arrays that look like MMEngine's list of dicts."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ class SampleTable(Sequence):
         labels (LabelTable): Labels of the ``n`` images.
         boxes (BoxTable, optional): Boxes of the ``n`` images.
     """
+
     folders: list[str]
     folder_of: np.ndarray
     names: np.ndarray
@@ -40,13 +42,17 @@ class SampleTable(Sequence):
         sample = dict(
             img_path=self.path(row),
             gt_label=np.flatnonzero(labels == 1).tolist(),
-            unknown_label=np.flatnonzero(labels == -1).tolist())
+            unknown_label=np.flatnonzero(labels == -1).tolist(),
+        )
         if self.boxes is not None:
             corners, classes, difficult = self.boxes.of(row)
             if self.boxes.normalized:
                 corners = corners * np.tile(_image_size(sample['img_path']), 2)
-            sample.update(gt_bboxes=corners.astype(np.float32), gt_bboxes_labels=classes,
-                          gt_bbox_difficult=difficult)
+            sample.update(
+                gt_bboxes=corners.astype(np.float32),
+                gt_bboxes_labels=classes,
+                gt_bbox_difficult=difficult,
+            )
         return sample
 
     def path(self, row: int) -> str:
@@ -56,9 +62,12 @@ class SampleTable(Sequence):
     def take(self, rows: np.ndarray) -> 'SampleTable':
         """The chosen samples, in the order of ``rows``."""
         return replace(
-            self, folder_of=self.folder_of[rows], names=self.names[rows],
+            self,
+            folder_of=self.folder_of[rows],
+            names=self.names[rows],
             labels=self.labels.take(rows),
-            boxes=None if self.boxes is None else self.boxes.take(rows))
+            boxes=None if self.boxes is None else self.boxes.take(rows),
+        )
 
 
 def _image_size(path: str) -> np.ndarray:

@@ -1,4 +1,5 @@
 """What the subsets of VOC and OpenImages share."""
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ _MAX_LOGGED = 20
 @dataclass
 class LeftOut:
     """How many of what could not be used, and where the first of them stands."""
+
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
@@ -43,8 +45,10 @@ def chosen_classes(dataset_type: type, choice: dict, **arguments) -> list[str]:
     """
     choice = dict(choice)
     if 'split' not in choice:
-        raise ValueError('Expected argument `classes`, where it says how to choose, to name the '
-                         f'`split` that decides, but got {choice}.')
+        raise ValueError(
+            'Expected argument `classes`, where it says how to choose, to name the '
+            f'`split` that decides, but got {choice}.'
+        )
     everything = dataset_type(split=choice.pop('split'), **arguments)
     return [everything.CLASSES[i] for i in choose_classes(everything.data_list.labels, **choice)]
 
@@ -61,12 +65,14 @@ class SubsetMixin(MultiLabelTargets, ABC):
         left_out (LeftOut): How many of what could not be used.
         sources (list[str]): The files that name the images.
     """
+
     counts_before: LabelCounts
     counts_after: LabelCounts
     sources: list[str]
 
-    def init_subset(self, min_labels: int, max_labels: int | None, max_images: int | None,
-                    seed: int) -> None:
+    def init_subset(
+        self, min_labels: int, max_labels: int | None, max_images: int | None, seed: int
+    ) -> None:
         """Check and keep the arguments that choose images."""
         check_limits(min_labels, max_labels, max_images)
         self.min_labels = min_labels
@@ -82,8 +88,9 @@ class SubsetMixin(MultiLabelTargets, ABC):
     def load_data_list(self) -> SampleTable:
         """Read the samples and choose among them."""
         samples = self.read_samples()
-        rows = choose_images(samples.labels, self.max_images, self.min_labels, self.max_labels,
-                             self.seed)
+        rows = choose_images(
+            samples.labels, self.max_images, self.min_labels, self.max_labels, self.seed
+        )
         chosen = samples if len(rows) == len(samples) else samples.take(rows)
         self.counts_before = count_labels(samples.labels)
         self.counts_after = count_labels(chosen.labels)
@@ -92,7 +99,8 @@ class SubsetMixin(MultiLabelTargets, ABC):
             most = 'any number' if self.max_labels is None else self.max_labels
             raise AnnotationError(
                 f'None of the {len(samples)} images has {self.min_labels} to {most} of the classes '
-                f'{", ".join(self.CLASSES)}; choose other `classes`, `min_labels` or `max_labels`.')
+                f'{", ".join(self.CLASSES)}; choose other `classes`, `min_labels` or `max_labels`.'
+            )
         return chosen
 
     def gt_scores(self) -> np.ndarray:
@@ -131,5 +139,7 @@ class SubsetMixin(MultiLabelTargets, ABC):
             per_class = f'{len(per_class)} classes have any'
         logger.info(f'{name}: {after.images:,} of {before.images:,} images; per class: {per_class}')
         if self.max_images is not None and after.images < self.max_images:
-            logger.info(f'{name}: there are no more images that fit, though {self.max_images:,} '
-                        'were asked for')
+            logger.info(
+                f'{name}: there are no more images that fit, though {self.max_images:,} '
+                'were asked for'
+            )

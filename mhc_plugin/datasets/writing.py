@@ -1,4 +1,5 @@
 """Datasets written to disk: whole or not at all."""
+
 import hashlib
 import json
 import os
@@ -78,7 +79,8 @@ def sample_entries(samples: SampleTable, root: str) -> Iterator[dict]:
         yield dict(
             img_path=os.path.normpath(path),
             gt_label=np.flatnonzero(labels == 1).tolist(),
-            unknown_label=np.flatnonzero(labels == -1).tolist())
+            unknown_label=np.flatnonzero(labels == -1).tolist(),
+        )
 
 
 def describe_file(path: str | os.PathLike) -> dict:

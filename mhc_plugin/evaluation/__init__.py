@@ -6,6 +6,11 @@ from .multi_label_mean_ap import MultiLabelMeanAP
 from .topk_multi_label import TopKMultiLabelMetric
 
 __all__ = [
-    'BestF1Thresholds', 'EnergyPointingGame', 'GridPointingGame', 'MapCorrelation',
-    'MultiLabelMeanAP', 'PointingGame', 'TopKMultiLabelMetric'
+    'BestF1Thresholds',
+    'EnergyPointingGame',
+    'GridPointingGame',
+    'MapCorrelation',
+    'MultiLabelMeanAP',
+    'PointingGame',
+    'TopKMultiLabelMetric',
 ]

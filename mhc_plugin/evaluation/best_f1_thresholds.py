@@ -1,4 +1,5 @@
 """Thresholds per class, chosen for the best F1."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ class BestF1Thresholds(BaseMetric):
         prefix (str, optional): Put before the names of the results. Defaults to None, which
             means ``'multi-label'``.
     """
+
     default_prefix = 'multi-label'
 
     def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:

@@ -1,4 +1,5 @@
 """Energy-based pointing game and pointing game for images with boxes."""
+
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -27,17 +28,20 @@ from .samples import in_test_loop
 
 class _BoxPointingGame(BaseMetric):
     """What the two games share: for every class of an image its map and the mask of its boxes."""
+
     default_prefix = 'multi-label'
     name: ClassVar[str]
     quartiles: ClassVar[bool]
     play: ClassVar[Callable[[Tensor, Tensor], Tensor]]  # maps and masks (n, h, w) to shares (n,)
 
-    def __init__(self,
-                 size: Sequence[int] | None = None,
-                 use_difficult: bool = False,
-                 per_class: bool = False,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        use_difficult: bool = False,
+        per_class: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         self.size = check_size(size)
         self.use_difficult = use_difficult
         self.per_class = per_class
@@ -69,20 +73,28 @@ class _BoxPointingGame(BaseMetric):
                     classes=classes[seen],
                     values=self.play(own_maps, masks),
                     chance=masks.mean((1, 2)),
-                    empty=is_empty(own_maps)))
+                    empty=is_empty(own_maps),
+                )
+            )
 
     def _read_boxes(self, data_sample: dict, num_classes: int) -> tuple[Tensor, Tensor]:
         boxes, labels = (data_sample.get(key) for key in ('gt_bboxes', 'gt_bbox_labels'))
         if boxes is None or labels is None:
-            raise ValueError('Expected data samples with `gt_bboxes` and `gt_bbox_labels`, but got '
-                             'one without. Let the dataset load boxes and the pipeline pack them.')
+            raise ValueError(
+                'Expected data samples with `gt_bboxes` and `gt_bbox_labels`, but got '
+                'one without. Let the dataset load boxes and the pipeline pack them.'
+            )
         boxes, labels = torch.as_tensor(boxes).cpu(), torch.as_tensor(labels).cpu().long()
         if len(boxes) != len(labels):
-            raise ValueError(f'Expected `gt_bbox_labels` to hold one label per box, {len(boxes)}, '
-                             f'but got {len(labels)}.')
+            raise ValueError(
+                f'Expected `gt_bbox_labels` to hold one label per box, {len(boxes)}, '
+                f'but got {len(labels)}.'
+            )
         if ((labels < 0) | (labels >= num_classes)).any():
-            raise ValueError(f'Expected `gt_bbox_labels` to hold numbers in 0..{num_classes - 1}, '
-                             f'but got {labels.tolist()}.')
+            raise ValueError(
+                f'Expected `gt_bbox_labels` to hold numbers in 0..{num_classes - 1}, '
+                f'but got {labels.tolist()}.'
+            )
         difficult = data_sample.get('gt_bbox_difficult')
         if self.use_difficult or difficult is None:
             return boxes, labels
@@ -101,8 +113,8 @@ class _BoxPointingGame(BaseMetric):
         if len(results) == 0:
             raise ValueError('Expected at least one sample to evaluate, but got none.')
         classes, values, chance, empty = (
-            torch.cat([r[key] for r in results])
-            for key in ('classes', 'values', 'chance', 'empty'))
+            torch.cat([r[key] for r in results]) for key in ('classes', 'values', 'chance', 'empty')
+        )
         metrics = summarise(self.name, values, chance, empty, self.quartiles)
         metrics[f'{self.name}_ratio'] = (values / chance).mean().item()
         num_classes = results[0]['num_classes']
@@ -150,6 +162,7 @@ class EnergyPointingGame(_BoxPointingGame):
         ValueError: If an argument does not fit; while evaluating, if a sample lacks ``pred_cam``,
             ``gt_bboxes`` or ``gt_bbox_labels``, or a map is not finite and non-negative.
     """
+
     name = 'energy_pg'
     quartiles = True
     play = staticmethod(energy_pointing_game)
@@ -189,6 +202,7 @@ class PointingGame(_BoxPointingGame):
         ValueError: If an argument does not fit; while evaluating, if a sample lacks ``pred_cam``,
             ``gt_bboxes`` or ``gt_bbox_labels``, or a map is not finite and non-negative.
     """
+
     name = 'pointing_game'
     quartiles = False
     play = staticmethod(pointing_game)

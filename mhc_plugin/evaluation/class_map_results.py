@@ -1,4 +1,5 @@
 """What the metrics of class maps read from data samples, and how they sum up."""
+
 import math
 from collections.abc import Sequence
 
@@ -18,8 +19,9 @@ def check_size(size: Sequence[int] | None) -> tuple[int, int] | None:
         return None
     fits = isinstance(size, Sequence) and len(size) == 2
     if not fits or not all(isinstance(side, int) and side >= 1 for side in size):
-        raise ValueError('Expected argument `size` to be (height, width) in pixels or None, but '
-                         f'got {size!r}.')
+        raise ValueError(
+            f'Expected argument `size` to be (height, width) in pixels or None, but got {size!r}.'
+        )
     return tuple(size)
 
 
@@ -39,15 +41,19 @@ def read_maps(data_sample: dict) -> Tensor:
     """
     maps = data_sample.get('pred_cam')
     if maps is None:
-        raise ValueError('Expected data samples with class maps in `pred_cam`, but got one '
-                         'without. Use ClassMapValLoop or ClassMapTestLoop, or --maps of '
-                         'tools/test.py.')
+        raise ValueError(
+            'Expected data samples with class maps in `pred_cam`, but got one '
+            'without. Use ClassMapValLoop or ClassMapTestLoop, or --maps of '
+            'tools/test.py.'
+        )
     maps = maps.detach().cpu()
     check_maps(maps)
     pred_score = data_sample.get('pred_score')
     if pred_score is not None and len(pred_score) != len(maps):
-        raise ValueError(f'Expected `pred_cam` to hold maps of all {len(pred_score)} classes, but '
-                         f'got {len(maps)}.')
+        raise ValueError(
+            f'Expected `pred_cam` to hold maps of all {len(pred_score)} classes, but '
+            f'got {len(maps)}.'
+        )
     return maps
 
 
@@ -59,13 +65,16 @@ def resize_to_input(maps: Tensor, data_sample: dict, size: tuple[int, int] | Non
     """
     size = size or data_sample.get('img_shape')
     if size is None:
-        raise ValueError('Expected data samples with `img_shape`, but got one without. Keep it '
-                         'among the `meta_keys` of PackInputs, or give the metric a `size`.')
+        raise ValueError(
+            'Expected data samples with `img_shape`, but got one without. Keep it '
+            'among the `meta_keys` of PackInputs, or give the metric a `size`.'
+        )
     return resize_maps(maps, tuple(size[:2]))
 
 
-def summarise(name: str, values: Tensor, chance: Tensor, empty: Tensor,
-              quartiles: bool) -> dict[str, float]:
+def summarise(
+    name: str, values: Tensor, chance: Tensor, empty: Tensor, quartiles: bool
+) -> dict[str, float]:
     """Sum up a figure over maps.
 
     Args:

@@ -1,4 +1,5 @@
 """Grid pointing game for spliced images."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,14 +59,17 @@ class GridPointingGame(BaseMetric):
         ValueError: If an argument does not fit; while evaluating, if a sample lacks ``pred_cam``,
             ``pred_score`` or ``gt_cells``, or a map is not finite and non-negative.
     """
+
     default_prefix = 'multi-label'
 
-    def __init__(self,
-                 size: Sequence[int] | None = None,
-                 sure_thr: float = 0.5,
-                 per_class: bool = False,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        size: Sequence[int] | None = None,
+        sure_thr: float = 0.5,
+        per_class: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         if not 0 <= sure_thr <= 1:
             raise ValueError(f'Expected argument `sure_thr` to be in 0..1, but got {sure_thr}.')
         self.size = check_size(size)
@@ -85,10 +89,13 @@ class GridPointingGame(BaseMetric):
             maps = read_maps(data_sample)
             cells, pred_score = (data_sample.get(key) for key in ('gt_cells', 'pred_score'))
             if cells is None or pred_score is None:
-                raise ValueError('Expected data samples with `gt_cells` and `pred_score`, but got '
-                                 'one without. The grid pointing game is for spliced images.')
+                raise ValueError(
+                    'Expected data samples with `gt_cells` and `pred_score`, but got '
+                    'one without. The grid pointing game is for spliced images.'
+                )
             pointing = grid_pointing_game(
-                resize_to_input(maps, data_sample, self.size), torch.as_tensor(cells).cpu())
+                resize_to_input(maps, data_sample, self.size), torch.as_tensor(cells).cpu()
+            )
             sure = bool((pred_score.detach().cpu()[pointing.classes] >= self.sure_thr).all())
             self.results.append(dict(num_classes=len(maps), sure=sure, **pointing._asdict()))
 
@@ -105,8 +112,10 @@ class GridPointingGame(BaseMetric):
             raise ValueError('Expected at least one sample to evaluate, but got none.')
         num_classes = results[0]['num_classes']
         metrics = {}
-        for name, chosen in (('grid_pg', results), ('grid_pg_sure',
-                                                    [r for r in results if r['sure']])):
+        for name, chosen in (
+            ('grid_pg', results),
+            ('grid_pg_sure', [r for r in results if r['sure']]),
+        ):
             metrics.update(self._summarise(name, chosen, num_classes))
         return metrics
 

@@ -1,4 +1,5 @@
 """How alike the maps of different classes on one image are."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,12 +46,12 @@ class MapCorrelation(BaseMetric):
             ``gt_label``, there are fewer than two classes, or a map is not finite and
             non-negative.
     """
+
     default_prefix = 'multi-label'
 
-    def __init__(self,
-                 per_class: bool = False,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self, per_class: bool = False, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         self.per_class = per_class
         super().__init__(collect_device=collect_device, prefix=prefix)
 
@@ -64,8 +65,9 @@ class MapCorrelation(BaseMetric):
         for data_sample in data_samples:
             maps = read_maps(data_sample)
             if len(maps) < 2:
-                raise ValueError('Expected `pred_cam` to hold maps of two classes or more, but got '
-                                 f'{len(maps)}.')
+                raise ValueError(
+                    f'Expected `pred_cam` to hold maps of two classes or more, but got {len(maps)}.'
+                )
             positive = read_target(data_sample, len(maps)) == 1
             correlation = map_correlation(maps).fill_diagonal_(0)
             self.results.append(
@@ -73,7 +75,9 @@ class MapCorrelation(BaseMetric):
                     # A row of N numbers instead of a matrix: enough for all means, and small.
                     with_others=correlation.sum(1) / (len(maps) - 1),
                     positive=_mean_over_pairs(correlation[positive][:, positive]),
-                    num_empty=int(is_empty(maps).sum())))
+                    num_empty=int(is_empty(maps).sum()),
+                )
+            )
 
     def compute_metrics(self, results: list[dict]) -> dict:
         """Sum up over all samples.
@@ -91,15 +95,15 @@ class MapCorrelation(BaseMetric):
         name = 'map_correlation'
         metrics = {
             name: with_others.mean().item(),
-            f'{name}_chance': 0.,
+            f'{name}_chance': 0.0,
             f'{name}_positive': positive.nanmean().item(),
-            f'{name}_positive_chance': 0.,
+            f'{name}_positive_chance': 0.0,
             f'{name}_num_maps': float(with_others.numel()),
             f'{name}_num_empty': float(sum(r['num_empty'] for r in results)),
         }
         lists = {
             f'{name}_classwise': with_others.mean(0).tolist(),
-            f'{name}_chance_classwise': [0.] * with_others.shape[1],
+            f'{name}_chance_classwise': [0.0] * with_others.shape[1],
         }
         if self.per_class or in_test_loop():
             log_per_class(name, metrics | lists, self.dataset_meta)

@@ -1,4 +1,5 @@
 """Mean average precision that leaves out what is not known."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,13 +57,16 @@ class MultiLabelMeanAP(BaseMetric):
         >>> evaluator.evaluate(2)
         {'multi-label/mAP': 50.0, 'multi-label/mAP_num_classes': 1.0}
     """
+
     default_prefix = 'multi-label'
 
-    def __init__(self,
-                 average: str | None = 'macro',
-                 eval_mode: str = 'area',
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        average: str | None = 'macro',
+        eval_mode: str = 'area',
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         check_choice('average', average, ('macro', None))
         check_choice('eval_mode', eval_mode, EVAL_MODES)
         self.average = average
@@ -108,20 +112,24 @@ class MultiLabelMeanAP(BaseMetric):
     def _log_sentence(self, name: str, mean_ap: float, num_averaged: int, num_classes: int) -> None:
         logger = MMLogger.get_current_instance()
         if num_averaged == 0:
-            logger.warning(f'{name} is undefined: none of the {num_classes} classes has a '
-                           'positive target.')
+            logger.warning(
+                f'{name} is undefined: none of the {num_classes} classes has a positive target.'
+            )
             return
         left_out = num_classes - num_averaged
-        logger.info(f'{name} {mean_ap:.2f} is the mean over {num_averaged} of {num_classes} '
-                    f'classes; {left_out} without positives left out.')
+        logger.info(
+            f'{name} {mean_ap:.2f} is the mean over {num_averaged} of {num_classes} '
+            f'classes; {left_out} without positives left out.'
+        )
 
     def _log_table(self, name: str, ap: Tensor, positives: Tensor, known: Tensor) -> None:
         table = Table(title=f'Average precision per class ({name})')
         table.add_column('class')
         for column in ('AP', 'positives', 'known'):
             table.add_column(column, justify='right')
-        rows = zip(class_names(self.dataset_meta, len(ap)), ap.tolist(), positives.tolist(),
-                   known.tolist())
+        rows = zip(
+            class_names(self.dataset_meta, len(ap)), ap.tolist(), positives.tolist(), known.tolist()
+        )
         for label, value, num_positives, num_known in rows:
             # A class without positives has no average precision.
             shown = f'{value:.2f}' if num_positives > 0 else '-'

@@ -1,4 +1,5 @@
 """What our metrics read from data samples and write to the log."""
+
 from collections.abc import Sequence
 from io import StringIO
 
@@ -30,8 +31,10 @@ def read_scores(data_sample: dict) -> tuple[Tensor, Tensor]:
     """
     pred_score = data_sample.get('pred_score')
     if pred_score is None:
-        raise ValueError('Expected data samples with `pred_score`, but got one without. Is the '
-                         'head a multi-label one?')
+        raise ValueError(
+            'Expected data samples with `pred_score`, but got one without. Is the '
+            'head a multi-label one?'
+        )
     return own_copy(pred_score), read_target(data_sample, len(pred_score))
 
 
@@ -39,18 +42,23 @@ def read_target(data_sample: dict, num_classes: int) -> Tensor:
     gt_score = data_sample.get('gt_score')
     if gt_score is not None:
         if len(gt_score) != num_classes:
-            raise ValueError(f'Expected `gt_score` to have the length of `pred_score`, '
-                             f'{num_classes}, but got {len(gt_score)}.')
+            raise ValueError(
+                f'Expected `gt_score` to have the length of `pred_score`, '
+                f'{num_classes}, but got {len(gt_score)}.'
+            )
         return own_copy(gt_score)
 
     gt_label = data_sample.get('gt_label')
     if gt_label is None:
-        raise ValueError('Expected data samples with `gt_score` or `gt_label`, but got one with '
-                         'neither.')
+        raise ValueError(
+            'Expected data samples with `gt_score` or `gt_label`, but got one with neither.'
+        )
     labels = torch.as_tensor(gt_label).reshape(-1).cpu().long()
     if len(labels) > 0 and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError(f'Expected `gt_label` to hold numbers in 0..{num_classes - 1}, but got '
-                         f'{labels.tolist()}.')
+        raise ValueError(
+            f'Expected `gt_label` to hold numbers in 0..{num_classes - 1}, but got '
+            f'{labels.tolist()}.'
+        )
     return label_to_onehot(labels, num_classes).clamp(max=1)
 
 
@@ -67,8 +75,9 @@ def stack_scores(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tens
         raise ValueError('Expected at least one sample to evaluate, but got none.')
     num_classes = {len(score) for score, _ in results}
     if len(num_classes) > 1:
-        raise ValueError('Expected `pred_score` of one length in all samples, but got '
-                         f'{sorted(num_classes)}.')
+        raise ValueError(
+            f'Expected `pred_score` of one length in all samples, but got {sorted(num_classes)}.'
+        )
     scores, targets = zip(*results)
     return torch.stack(scores), torch.stack(targets)
 

@@ -1,4 +1,5 @@
 """Accuracy, precision, recall, F1 and Hamming loss of the k best ranked classes."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,14 +56,17 @@ class TopKMultiLabelMetric(BaseMetric):
         >>> evaluator.evaluate(1)
         {'multi-label/precision_top1_micro': 100.0}
     """  # noqa: E501
+
     default_prefix = 'multi-label'
 
-    def __init__(self,
-                 topk: int | Sequence[int],
-                 items: Sequence[str] = TOPK_ITEMS,
-                 average: str | None = 'macro',
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        topk: int | Sequence[int],
+        items: Sequence[str] = TOPK_ITEMS,
+        average: str | None = 'macro',
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         check_choice('average', average, AVERAGES)
         for item in items:
             check_choice('items', item, TOPK_ITEMS)
@@ -100,10 +104,9 @@ class TopKMultiLabelMetric(BaseMetric):
         metrics = {}
         for k in self.topk:
             scores = label_scores(counts[k], self.average)
-            metrics.update({
-                f'{item}_top{k}{suffix}': (100 * scores[item]).tolist()
-                for item in self.items
-            })
+            metrics.update(
+                {f'{item}_top{k}{suffix}': (100 * scores[item]).tolist() for item in self.items}
+            )
         return metrics
 
     def _log_left_out(self, known: Tensor) -> None:
@@ -114,4 +117,5 @@ class TopKMultiLabelMetric(BaseMetric):
         MMLogger.get_current_instance().warning(
             f'{type(self).__name__}: macro averages are over {len(known) - len(left_out)} of '
             f'{len(known)} classes; without a known target: '
-            f'{", ".join(names[index] for index in left_out)}.')
+            f'{", ".join(names[index] for index in left_out)}.'
+        )

@@ -1,4 +1,5 @@
 """Average precision with ties grouped, unknown targets left out."""
+
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ def average_precision(scores: Tensor, target: Tensor, eval_mode: str = 'area') -
     check_scores_and_target(scores, target)
     summarise = _area if eval_mode == 'area' else _eleven_points
 
-    result = scores.new_full((scores.shape[1], ), torch.nan, dtype=torch.float64)
+    result = scores.new_full((scores.shape[1],), torch.nan, dtype=torch.float64)
     for index, (score, truth) in enumerate(zip(scores.unbind(1), target.unbind(1))):
         known = truth != -1
         positive = truth[known] == 1
@@ -72,4 +73,4 @@ def _eleven_points(true_positive: Tensor, predicted: Tensor) -> Tensor:
     # In tenths and whole numbers: 3 / 10 >= 0.1 * 3 is false in floating point.
     tenths = torch.arange(11, device=true_positive.device).unsqueeze(1)
     reached = 10 * true_positive >= tenths * true_positive[-1]
-    return torch.where(reached, precision, 0.).amax(1).mean()
+    return torch.where(reached, precision, 0.0).amax(1).mean()

@@ -1,4 +1,5 @@
 """Checks of scores and targets that several pure functions share."""
+
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,8 @@ def check_choice(name: str, value: object, choices: Sequence) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(
-            f'Expected argument `{name}` to be one of {tuple(choices)}, but got {value!r}.')
+            f'Expected argument `{name}` to be one of {tuple(choices)}, but got {value!r}.'
+        )
 
 
 def check_scores_and_target(scores: Tensor, target: Tensor) -> None:
@@ -26,21 +28,29 @@ def check_scores_and_target(scores: Tensor, target: Tensor) -> None:
             class or differ, a score is NaN, or a target is none of 1, 0 and -1.
     """
     if scores.ndim != 2 or 0 in scores.shape:
-        raise ValueError('Expected argument `scores` to have shape (N, num_classes) with at least '
-                         f'one sample and one class, but got {tuple(scores.shape)}.')
+        raise ValueError(
+            'Expected argument `scores` to have shape (N, num_classes) with at least '
+            f'one sample and one class, but got {tuple(scores.shape)}.'
+        )
     if target.shape != scores.shape:
-        raise ValueError('Expected argument `target` to have the shape of `scores`, '
-                         f'{tuple(scores.shape)}, but got {tuple(target.shape)}.')
+        raise ValueError(
+            'Expected argument `target` to have the shape of `scores`, '
+            f'{tuple(scores.shape)}, but got {tuple(target.shape)}.'
+        )
     bad = scores.isnan()
     if bad.any():
         sample, label = bad.nonzero()[0].tolist()
-        raise ValueError('Expected argument `scores` to hold no NaN, but got one for sample '
-                         f'{sample}, class {label}. Look for a diverged training.')
+        raise ValueError(
+            'Expected argument `scores` to hold no NaN, but got one for sample '
+            f'{sample}, class {label}. Look for a diverged training.'
+        )
     bad = ~((target == 1) | (target == 0) | (target == -1))
     if bad.any():
         sample, label = bad.nonzero()[0].tolist()
-        raise ValueError('Expected argument `target` to hold only 1, 0 and -1 (unknown), but got '
-                         f'{target[sample, label].item():g} for sample {sample}, class {label}.')
+        raise ValueError(
+            'Expected argument `target` to hold only 1, 0 and -1 (unknown), but got '
+            f'{target[sample, label].item():g} for sample {sample}, class {label}.'
+        )
 
 
 def check_non_negative_finite(name: str, value: Tensor) -> None:
@@ -48,5 +58,6 @@ def check_non_negative_finite(name: str, value: Tensor) -> None:
     if not torch.isfinite(value).all():
         raise ValueError(f'Expected argument `{name}` to be finite, but got NaN or infinity.')
     if (value < 0).any():
-        raise ValueError(f'Expected argument `{name}` to be non-negative, but got '
-                         f'{value.min().item()}.')
+        raise ValueError(
+            f'Expected argument `{name}` to be non-negative, but got {value.min().item()}.'
+        )

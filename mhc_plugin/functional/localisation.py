@@ -3,6 +3,7 @@
 Maps are raw and non-negative. An empty map (no mass at all) scores 0 everywhere; a uniform map
 scores the area's share, which is the level of chance.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ class GridPointing(NamedTuple):
         chance (Tensor): Share of the image area of every class's cells, float64 ``(k,)``.
         empty (Tensor): Whether a class's map is empty, bool ``(k,)``.
     """
+
     classes: Tensor
     shares: Tensor
     chance: Tensor
@@ -35,8 +37,9 @@ def check_maps(maps: Tensor) -> None:
         ValueError: If ``maps`` is not ``(n, h, w)``, or holds NaN, infinite or negative numbers.
     """
     if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise ValueError('Expected argument `maps` to have shape (n, h, w), but got '
-                         f'{tuple(maps.shape)}.')
+        raise ValueError(
+            f'Expected argument `maps` to have shape (n, h, w), but got {tuple(maps.shape)}.'
+        )
     check_non_negative_finite('maps', maps)
 
 
@@ -62,12 +65,15 @@ def box_coverage(boxes: Tensor, size: tuple[int, int]) -> Tensor:
             begins.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f'Expected argument `boxes` to have shape (n, 4), but got '
-                         f'{tuple(boxes.shape)}.')
+        raise ValueError(
+            f'Expected argument `boxes` to have shape (n, 4), but got {tuple(boxes.shape)}.'
+        )
     inside = (boxes >= 0) & (boxes <= 1)
     if not (inside.all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
-        raise ValueError('Expected argument `boxes` to hold x1 <= x2 and y1 <= y2 in 0..1 of the '
-                         f'image, but got {boxes.tolist()}.')
+        raise ValueError(
+            'Expected argument `boxes` to hold x1 <= x2 and y1 <= y2 in 0..1 of the '
+            f'image, but got {boxes.tolist()}.'
+        )
     x1, y1, x2, y2 = boxes.double().unbind(1)
     height, width = size
     rows, columns = _overlap(y1, y2, height), _overlap(x1, x2, width)
@@ -87,7 +93,7 @@ def _normalise(maps: Tensor) -> Tensor:
     """Flatten maps to float64 ``(n, h * w)`` with a sum of 1, or of 0 for empty ones."""
     values = maps.double().flatten(1)
     mass = values.sum(1, keepdim=True)
-    return values / torch.where(mass > 0, mass, 1.)
+    return values / torch.where(mass > 0, mass, 1.0)
 
 
 def is_empty(maps: Tensor) -> Tensor:
@@ -113,8 +119,10 @@ def grid_pointing_game(maps: Tensor, cells: Tensor) -> GridPointing:
     """
     check_maps(maps)
     if cells.ndim != 2 or cells.numel() == 0 or cells.min() < 0 or cells.max() >= len(maps):
-        raise ValueError('Expected argument `cells` to have shape (rows, columns) with classes in '
-                         f'0..{len(maps) - 1}, but got {cells.tolist()}.')
+        raise ValueError(
+            'Expected argument `cells` to have shape (rows, columns) with classes in '
+            f'0..{len(maps) - 1}, but got {cells.tolist()}.'
+        )
     classes = cells.unique()
     size = maps.shape[1:]
     cell_masks = torch.stack([box_coverage(box.unsqueeze(0), size) for box in _cell_boxes(cells)])
@@ -131,10 +139,11 @@ def _cell_boxes(cells: Tensor) -> Tensor:
     row, column = torch.meshgrid(
         torch.arange(rows, dtype=torch.float64, device=cells.device),
         torch.arange(columns, dtype=torch.float64, device=cells.device),
-        indexing='ij')
-    return torch.stack([
-        column / columns, row / rows, (column + 1) / columns, (row + 1) / rows
-    ], dim=2).flatten(0, 1)
+        indexing='ij',
+    )
+    return torch.stack(
+        [column / columns, row / rows, (column + 1) / columns, (row + 1) / rows], dim=2
+    ).flatten(0, 1)
 
 
 def energy_pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
@@ -178,14 +187,16 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     values = maps.double().flatten(1)
     highest = (values >= values.amax(1, keepdim=True) * (1 - 1e-9)).double()
     hits = (highest * masks.double().flatten(1)).sum(1) / highest.sum(1)
-    return torch.where(is_empty(maps), 0., hits)
+    return torch.where(is_empty(maps), 0.0, hits)
 
 
 def _check_masks(maps: Tensor, masks: Tensor) -> None:
     check_maps(maps)
     if masks.shape != maps.shape:
-        raise ValueError('Expected argument `masks` to have the shape of `maps`, '
-                         f'{tuple(maps.shape)}, but got {tuple(masks.shape)}.')
+        raise ValueError(
+            'Expected argument `masks` to have the shape of `maps`, '
+            f'{tuple(maps.shape)}, but got {tuple(masks.shape)}.'
+        )
 
 
 def map_correlation(maps: Tensor) -> Tensor:
@@ -206,5 +217,5 @@ def map_correlation(maps: Tensor) -> Tensor:
     # Asked before centring: the mean of equal numbers may differ from them by rounding.
     varies = values.amax(1) > values.amin(1)
     directions = F.normalize(values - values.mean(1, keepdim=True), dim=1, eps=1e-300)
-    directions = torch.where(varies.unsqueeze(1), directions, 0.)
+    directions = torch.where(varies.unsqueeze(1), directions, 0.0)
     return (directions @ directions.T).clamp(-1, 1)

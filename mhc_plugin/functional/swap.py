@@ -1,4 +1,5 @@
 """What the logits do when one tile of a spliced image is swapped: cause, not appearance."""
+
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ class SwapEffects(NamedTuple):
         expected (Tensor): Whether the removed class falls and the added one rises, bool ``(M,)``.
             Chance is 1/4.
     """
+
     scores: Tensor
     expected: Tensor
 
@@ -33,12 +35,14 @@ def logit_std(logits: Tensor) -> Tensor:
         ValueError: If there are fewer than two composites, or a logit is not finite.
     """
     if logits.ndim != 2 or len(logits) < 2:
-        raise ValueError('Expected argument `logits` to have shape (N, num_classes) with N of 2 or '
-                         f'more, but got {tuple(logits.shape)}.')
+        raise ValueError(
+            'Expected argument `logits` to have shape (N, num_classes) with N of 2 or '
+            f'more, but got {tuple(logits.shape)}.'
+        )
     _check_finite('logits', logits)
     logits = logits.double()
     # The mean of equal numbers may differ from them by rounding: a dead class has exactly 0.
-    return torch.where(logits.amax(0) > logits.amin(0), logits.std(0), 0.)
+    return torch.where(logits.amax(0) > logits.amin(0), logits.std(0), 0.0)
 
 
 def standardise_logits(logits: Tensor, std: Tensor) -> Tensor:
@@ -53,11 +57,12 @@ def standardise_logits(logits: Tensor, std: Tensor) -> Tensor:
         Tensor: float64, same shape; 0 for a class whose logit never varies.
     """
     std = std.double()
-    return torch.where(std > 0, logits.double() / torch.where(std > 0, std, 1.), 0.)
+    return torch.where(std > 0, logits.double() / torch.where(std > 0, std, 1.0), 0.0)
 
 
-def swap_effects(before: Tensor, after: Tensor, removed: Tensor, added: Tensor,
-                 std: Tensor) -> SwapEffects:
+def swap_effects(
+    before: Tensor, after: Tensor, removed: Tensor, added: Tensor, std: Tensor
+) -> SwapEffects:
     """Measure how far a swap of one tile stays within the two classes concerned.
 
     With dz the change of the logits divided by ``std``, a the class that is removed and b the one
@@ -83,31 +88,42 @@ def swap_effects(before: Tensor, after: Tensor, removed: Tensor, added: Tensor,
     of_removed = change.gather(1, removed.unsqueeze(1)).squeeze(1)
     of_added = change.gather(1, added.unsqueeze(1)).squeeze(1)
     total = change.abs().sum(1)
-    scores = (of_removed.abs() + of_added.abs()) / torch.where(total > 0, total, 1.)
+    scores = (of_removed.abs() + of_added.abs()) / torch.where(total > 0, total, 1.0)
     return SwapEffects(scores, (of_removed < 0) & (of_added > 0))
 
 
-def _check_swaps(before: Tensor, after: Tensor, removed: Tensor, added: Tensor,
-                 std: Tensor) -> None:
+def _check_swaps(
+    before: Tensor, after: Tensor, removed: Tensor, added: Tensor, std: Tensor
+) -> None:
     if before.ndim != 2 or after.shape != before.shape:
-        raise ValueError('Expected arguments `before` and `after` to have one shape, '
-                         f'(M, num_classes), but got {tuple(before.shape)} and '
-                         f'{tuple(after.shape)}.')
+        raise ValueError(
+            'Expected arguments `before` and `after` to have one shape, '
+            f'(M, num_classes), but got {tuple(before.shape)} and '
+            f'{tuple(after.shape)}.'
+        )
     num_swaps, num_classes = before.shape
-    for name, value, shape in (('removed', removed, (num_swaps, )), ('added', added, (num_swaps, )),
-                               ('std', std, (num_classes, ))):
+    for name, value, shape in (
+        ('removed', removed, (num_swaps,)),
+        ('added', added, (num_swaps,)),
+        ('std', std, (num_classes,)),
+    ):
         if value.shape != shape:
-            raise ValueError(f'Expected argument `{name}` to have shape {shape}, but got '
-                             f'{tuple(value.shape)}.')
+            raise ValueError(
+                f'Expected argument `{name}` to have shape {shape}, but got {tuple(value.shape)}.'
+            )
     for name, value in (('before', before), ('after', after)):
         _check_finite(name, value)
     for name, value in (('removed', removed), ('added', added)):
         if ((value < 0) | (value >= num_classes)).any():
-            raise ValueError(f'Expected argument `{name}` to hold classes in '
-                             f'0..{num_classes - 1}, but got {value.tolist()}.')
+            raise ValueError(
+                f'Expected argument `{name}` to hold classes in '
+                f'0..{num_classes - 1}, but got {value.tolist()}.'
+            )
     if (removed == added).any():
-        raise ValueError('Expected arguments `removed` and `added` to differ in every swap, but '
-                         f'got {removed.tolist()} and {added.tolist()}.')
+        raise ValueError(
+            'Expected arguments `removed` and `added` to differ in every swap, but '
+            f'got {removed.tolist()} and {added.tolist()}.'
+        )
 
 
 def _check_finite(name: str, value: Tensor) -> None:

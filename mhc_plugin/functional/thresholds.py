@@ -1,4 +1,5 @@
 """From scores to labels: by threshold or by rank, and thresholds chosen for the best F1."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,13 +17,14 @@ class BestThresholds(NamedTuple):
         thresholds (Tensor): float64 (num_classes,).
         f1 (Tensor): float64 (num_classes,), F1 of every class at its threshold, in 0..1.
     """
+
     thresholds: Tensor
     f1: Tensor
 
 
-def predicted_mask(scores: Tensor,
-                   thr: float | Sequence[float] | Tensor | None = None,
-                   topk: int | None = None) -> Tensor:
+def predicted_mask(
+    scores: Tensor, thr: float | Sequence[float] | Tensor | None = None, topk: int | None = None
+) -> Tensor:
     """Mark the classes that scores predict.
 
     Args:
@@ -42,13 +44,15 @@ def predicted_mask(scores: Tensor,
     if thr is not None:
         thr = torch.as_tensor(thr, dtype=torch.float64, device=scores.device)
         if thr.dim() > 1 or (thr.dim() == 1 and len(thr) != num_classes):
-            raise ValueError(f'Expected argument `thr` to be one number or {num_classes}, one per '
-                             f'class, but got shape {tuple(thr.shape)}.')
+            raise ValueError(
+                f'Expected argument `thr` to be one number or {num_classes}, one per '
+                f'class, but got shape {tuple(thr.shape)}.'
+            )
         return scores >= thr
     if topk is None:
         raise ValueError('Expected one of the arguments `thr` and `topk`.')
     check_topk(format_topk(topk), num_classes)
-    return topk_masks(scores, (topk, ))[topk]
+    return topk_masks(scores, (topk,))[topk]
 
 
 def best_f1_thresholds(scores: Tensor, target: Tensor, default: float = 0.5) -> BestThresholds:
@@ -78,7 +82,7 @@ def best_f1_thresholds(scores: Tensor, target: Tensor, default: float = 0.5) -> 
 
 def _best_of_class(scores: Tensor, positive: Tensor, default: float) -> tuple[float, float]:
     if not positive.any():
-        return default, 0.
+        return default, 0.0
     scores, order = scores.sort(descending=True)
     hits = positive[order].cumsum(0)
     # Equal scores are let through together: a threshold can only follow the last of them.

@@ -1,4 +1,5 @@
 """Label-wise scores of the k best ranked classes of each image."""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ TOPK_ITEMS = ('accuracy', 'precision', 'recall', 'f1', 'hamming_loss')
 
 class LabelCounts(NamedTuple):
     """Confusion counts of every class over its known targets, each int64 ``(num_classes,)``."""
+
     true_positive: Tensor
     false_positive: Tensor
     false_negative: Tensor
@@ -35,19 +37,23 @@ def format_topk(topk: int | Sequence[int]) -> tuple[int, ...]:
         ValueError: If ``topk`` is empty, repeats a number or holds anything but integers of 1
             or more.
     """
-    ks = tuple(topk) if isinstance(topk, Sequence) else (topk, )
+    ks = tuple(topk) if isinstance(topk, Sequence) else (topk,)
     integers = all(isinstance(k, int) and not isinstance(k, bool) and k >= 1 for k in ks)
     if not ks or not integers or len(set(ks)) != len(ks):
-        raise ValueError('Expected argument `topk` to be an integer of 1 or more, or several '
-                         f'distinct ones, but got {topk!r}.')
+        raise ValueError(
+            'Expected argument `topk` to be an integer of 1 or more, or several '
+            f'distinct ones, but got {topk!r}.'
+        )
     return ks
 
 
 def check_topk(topk: Sequence[int], num_classes: int) -> None:
     """Raise ``ValueError`` if a k is larger than the number of classes."""
     if max(topk) > num_classes:
-        raise ValueError(f'Expected argument `topk` to be in 1..{num_classes} (num_classes), but '
-                         f'got {max(topk)}.')
+        raise ValueError(
+            f'Expected argument `topk` to be in 1..{num_classes} (num_classes), but '
+            f'got {max(topk)}.'
+        )
 
 
 def topk_masks(scores: Tensor, topk: Sequence[int]) -> dict[int, Tensor]:
@@ -65,7 +71,7 @@ def topk_masks(scores: Tensor, topk: Sequence[int]) -> dict[int, Tensor]:
     highest = scores.topk(max(topk), dim=1).values
     masks = {}
     for k in topk:
-        threshold = highest[:, k - 1:k]
+        threshold = highest[:, k - 1 : k]
         mask = scores >= threshold
         tied = (_count(mask, 1) > k).nonzero().squeeze(1)
         if len(tied) > 0:
@@ -77,8 +83,9 @@ def topk_masks(scores: Tensor, topk: Sequence[int]) -> dict[int, Tensor]:
     return masks
 
 
-def topk_counts(scores: Tensor, target: Tensor,
-                topk: int | Sequence[int]) -> dict[int, LabelCounts]:
+def topk_counts(
+    scores: Tensor, target: Tensor, topk: int | Sequence[int]
+) -> dict[int, LabelCounts]:
     """Count hits and misses of every class when the k highest scores count as predicted.
 
     The k places are chosen among all classes, those with an unknown target included; a pair whose
@@ -107,8 +114,9 @@ def topk_counts(scores: Tensor, target: Tensor,
         hits = _count(mask & positive, 0)
         false_alarms = _count(mask & known, 0) - hits
         misses = num_positive - hits
-        counts[k] = LabelCounts(hits, false_alarms, misses,
-                                num_known - hits - false_alarms - misses)
+        counts[k] = LabelCounts(
+            hits, false_alarms, misses, num_known - hits - false_alarms - misses
+        )
     return counts
 
 
@@ -146,16 +154,16 @@ def label_scores(counts: LabelCounts, average: str | None = 'macro') -> dict[str
         precision=share(tp, tp + fp),
         recall=share(tp, tp + fn),
         f1=share(2 * tp, 2 * tp + fp + fn),
-        hamming_loss=share(fp + fn, known))
+        hamming_loss=share(fp + fn, known),
+    )
     if average == 'macro':
         return {item: value[known > 0].mean() for item, value in scores.items()}
     return scores
 
 
-def topk_scores(scores: Tensor,
-                target: Tensor,
-                topk: int | Sequence[int],
-                average: str | None = 'macro') -> dict[int, dict[str, Tensor]]:
+def topk_scores(
+    scores: Tensor, target: Tensor, topk: int | Sequence[int], average: str | None = 'macro'
+) -> dict[int, dict[str, Tensor]]:
     """Label-wise scores when the k highest scores of an image count as predicted.
 
     Args:
@@ -179,6 +187,5 @@ def topk_scores(scores: Tensor,
     """
     check_choice('average', average, AVERAGES)
     return {
-        k: label_scores(counts, average)
-        for k, counts in topk_counts(scores, target, topk).items()
+        k: label_scores(counts, average) for k, counts in topk_counts(scores, target, topk).items()
     }

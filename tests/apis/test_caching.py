@@ -1,4 +1,5 @@
 """The command line's switch to loops over stored features."""
+
 import argparse
 
 import pytest
@@ -21,10 +22,22 @@ def make_config(train_cfg, val_cfg=None):
 def test_options_that_were_given():
     assert parse() is None
     assert parse('--cache-features') == {}
-    assert parse('--cache-features', '--cache-dir', 'x', '--views', '4', '--precision', 'bf16',
-                 '--storage', 'fp32', '--store', 'maps', '--trust-mtime') == dict(
-                     cache_dir='x', views=4, precision='bf16', storage='fp32', store='maps',
-                     trust_mtime=True)
+    assert parse(
+        '--cache-features',
+        '--cache-dir',
+        'x',
+        '--views',
+        '4',
+        '--precision',
+        'bf16',
+        '--storage',
+        'fp32',
+        '--store',
+        'maps',
+        '--trust-mtime',
+    ) == dict(
+        cache_dir='x', views=4, precision='bf16', storage='fp32', store='maps', trust_mtime=True
+    )
 
 
 @pytest.mark.parametrize('option', ['--views=4', '--trust-mtime', '--cache-dir=x'])
@@ -37,13 +50,19 @@ def test_option_without_the_switch_is_refused(option):
 def test_loops_are_exchanged_and_keep_their_settings():
     cfg = make_config(dict(by_epoch=True, max_epochs=9, val_interval=3), dict(fp16=True))
     set_feature_cache(cfg, dict(views=4, storage='fp32'))
-    assert cfg.train_cfg == dict(type='mmpretrain.FeatureCacheTrainLoop', max_epochs=9,
-                                 val_interval=3, views=4, storage='fp32')
+    assert cfg.train_cfg == dict(
+        type='mmpretrain.FeatureCacheTrainLoop',
+        max_epochs=9,
+        val_interval=3,
+        views=4,
+        storage='fp32',
+    )
     assert cfg.val_cfg == dict(type='mmpretrain.FeatureCacheValLoop', fp16=True, storage='fp32')
 
 
-@pytest.mark.parametrize('loop', ['EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop',
-                                  'FeatureCacheTrainLoop'])
+@pytest.mark.parametrize(
+    'loop', ['EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop', 'FeatureCacheTrainLoop']
+)
 def test_named_loops_of_the_same_kind_are_exchanged(loop):
     cfg = make_config(dict(type=loop, max_epochs=9, views=2))
     set_feature_cache(cfg, dict(views=4))
@@ -63,19 +82,25 @@ def test_validation_loop_of_another_kind_keeps_its_images():
     assert cfg.val_cfg == dict(type='RetrievalLoop')
 
 
-@pytest.mark.parametrize(('train_cfg', 'name'), [
-    (dict(by_epoch=False, max_iters=9), 'IterBasedTrainLoop'),
-    (dict(type='IterBasedTrainLoop', max_iters=9), 'IterBasedTrainLoop'),
-    (dict(type='MyLoop'), 'MyLoop'),
-])
+@pytest.mark.parametrize(
+    ('train_cfg', 'name'),
+    [
+        (dict(by_epoch=False, max_iters=9), 'IterBasedTrainLoop'),
+        (dict(type='IterBasedTrainLoop', max_iters=9), 'IterBasedTrainLoop'),
+        (dict(type='MyLoop'), 'MyLoop'),
+    ],
+)
 def test_training_without_epochs_is_refused(train_cfg, name):
     with pytest.raises(ValueError, match=f'place of `EpochBasedTrainLoop`, but .* with `{name}`'):
         set_feature_cache(make_config(train_cfg), {})
 
 
 def test_training_through_the_cache_scores_as_without(tiny_cfg, tmp_path):
-    cached = train(tiny_cfg, work_dir=tmp_path / 'a', feature_cache=dict(
-        cache_dir=str(tmp_path / 'cache'), storage='fp32'))
+    cached = train(
+        tiny_cfg,
+        work_dir=tmp_path / 'a',
+        feature_cache=dict(cache_dir=str(tmp_path / 'cache'), storage='fp32'),
+    )
     plain = train(tiny_cfg, work_dir=tmp_path / 'b')
     assert type(cached.runner.train_loop).__name__ == 'FeatureCacheTrainLoop'
     assert cached.metrics == pytest.approx(plain.metrics, abs=1e-3)

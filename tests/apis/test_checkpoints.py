@@ -22,7 +22,6 @@ def flip_a_bit(path):
 
 
 class TestNewestReadable:
-
     @pytest.fixture
     def work_dir(self, tmp_path):
         for epoch in (2, 9, 10):
@@ -49,8 +48,11 @@ class TestNewestReadable:
     def test_none_can_be_read(self, work_dir):
         for path in work_dir.glob('epoch_*.pth'):
             truncate(path)
-        with pytest.raises(ValueError, match=r'None of the checkpoints can be read: .*epoch_10\.pth'
-                           r'.*epoch_9\.pth.*epoch_2\.pth.*Delete them'):
+        with pytest.raises(
+            ValueError,
+            match=r'None of the checkpoints can be read: .*epoch_10\.pth'
+            r'.*epoch_9\.pth.*epoch_2\.pth.*Delete them',
+        ):
             newest_readable(work_dir)
 
     def test_no_checkpoint(self, tmp_path):

@@ -16,11 +16,13 @@ def paths(tmp_path, make_image):
 def inputs(tiny_model, tiny_cfg, paths):
     pipeline = ImagePipeline(tiny_cfg)
     return tiny_model.data_preprocessor(
-        dict(inputs=[pipeline(path)['inputs'] for path in paths]), False)['inputs']
+        dict(inputs=[pipeline(path)['inputs'] for path in paths]), False
+    )['inputs']
 
 
 def test_tensors_paths_arrays_and_features_give_the_same_maps(tiny_model, paths, inputs):
     import cv2
+
     maps = class_maps(tiny_model, inputs)
     assert maps.shape == (3, 10, 4, 4)
     assert maps.min() == 0
@@ -42,12 +44,14 @@ def test_maps_are_the_linear_heads_own(tiny_model, inputs):
 def test_classes_by_index_and_name_in_order(tiny_model, inputs):
     maps = class_maps(tiny_model, inputs)
     torch.testing.assert_close(
-        class_maps(tiny_model, inputs, ['7', 2, np.int64(0)]), maps[:, [7, 2, 0]])
+        class_maps(tiny_model, inputs, ['7', 2, np.int64(0)]), maps[:, [7, 2, 0]]
+    )
 
 
 def test_every_method_gives_maps_of_all_classes(tiny_model, inputs):
     torch.testing.assert_close(
-        class_maps(tiny_model, inputs, method='GradCAM') * 16, class_maps(tiny_model, inputs))
+        class_maps(tiny_model, inputs, method='GradCAM') * 16, class_maps(tiny_model, inputs)
+    )
 
 
 def test_model_in_training_is_given_back(tiny_model, inputs):

@@ -16,10 +16,16 @@ def config(tmp_path):
     return path
 
 
-@pytest.mark.parametrize('name', [
-    f'mhc_plugin::mhc/{NAME}.py', f'mhc_plugin::mhc/{NAME}', NAME, f'{NAME}.py',
-    compat.config_root() / 'configs' / 'mhc' / f'{NAME}.py'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        f'mhc_plugin::mhc/{NAME}.py',
+        f'mhc_plugin::mhc/{NAME}',
+        NAME,
+        f'{NAME}.py',
+        compat.config_root() / 'configs' / 'mhc' / f'{NAME}.py',
+    ],
+)
 def test_config_of_this_package(name):
     cfg = load_config(name)
     assert Path(cfg.filename).name == f'{NAME}.py'
@@ -35,11 +41,14 @@ def test_options_override(config):
     assert (cfg.train_cfg.max_epochs, cfg.work_dir) == (5, 'a')
 
 
-@pytest.mark.parametrize(('missing', 'near'), [
-    ('tini.py', 'tiny.py'),
-    ('seresnet50_multfc_combined0', rf'{NAME}\b(?!\.py)'),
-    ('mhc_plugin::mhc/seresnet50_multfc_combined0', f'{NAME}.py'),
-])
+@pytest.mark.parametrize(
+    ('missing', 'near'),
+    [
+        ('tini.py', 'tiny.py'),
+        ('seresnet50_multfc_combined0', rf'{NAME}\b(?!\.py)'),
+        ('mhc_plugin::mhc/seresnet50_multfc_combined0', f'{NAME}.py'),
+    ],
+)
 def test_missing_config_names_the_closest(config, missing, near, monkeypatch):
     monkeypatch.chdir(config.parent)
     with pytest.raises(FileNotFoundError, match=f'There is no config {missing}.* mean .*{near}'):

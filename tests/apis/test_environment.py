@@ -10,13 +10,17 @@ from mhc_plugin.apis.environment import (
 )
 
 
-@pytest.mark.parametrize(('content', 'argument', 'expected'), [
-    (dict(work_dir='b'), 'a', 'a'),
-    (dict(work_dir='b'), None, 'b'),
-    (dict(), None, 'work_dirs/c'),
-])
-def test_work_dir_is_that_of_the_argument_the_config_or_its_name(content, argument, expected,
-                                                                 tmp_path):
+@pytest.mark.parametrize(
+    ('content', 'argument', 'expected'),
+    [
+        (dict(work_dir='b'), 'a', 'a'),
+        (dict(work_dir='b'), None, 'b'),
+        (dict(), None, 'work_dirs/c'),
+    ],
+)
+def test_work_dir_is_that_of_the_argument_the_config_or_its_name(
+    content, argument, expected, tmp_path
+):
     (tmp_path / 'c.py').touch()
     cfg = Config(content, filename=tmp_path / 'c.py')
     set_work_dir(cfg, argument)
@@ -24,35 +28,36 @@ def test_work_dir_is_that_of_the_argument_the_config_or_its_name(content, argume
 
 
 class TestLoaderDefaults:
-
     def test_those_of_mmpretrain(self):
         cfg = Config(dict(a=dict(num_workers=2), b=None))
         set_loader_defaults(cfg, ('a', 'b', 'c'))
         assert cfg.a == dict(
-            num_workers=2, pin_memory=True, persistent_workers=True,
-            collate_fn=dict(type='default_collate'))
+            num_workers=2,
+            pin_memory=True,
+            persistent_workers=True,
+            collate_fn=dict(type='default_collate'),
+        )
         assert cfg.b is None
         assert 'c' not in cfg
 
     def test_config_goes_first(self):
         cfg = Config(dict(a=dict(num_workers=2, pin_memory=False, collate_fn=dict(type='x'))))
-        set_loader_defaults(cfg, ('a', ))
+        set_loader_defaults(cfg, ('a',))
         assert cfg.a.pin_memory is False
         assert cfg.a.collate_fn.type == 'x'
 
     def test_arguments_override(self):
         cfg = Config(dict(a=dict(num_workers=2, pin_memory=True, persistent_workers=True)))
-        set_loader_defaults(cfg, ('a', ), pin_memory=False, persistent_workers=False)
+        set_loader_defaults(cfg, ('a',), pin_memory=False, persistent_workers=False)
         assert (cfg.a.pin_memory, cfg.a.persistent_workers) == (False, False)
 
     def test_no_workers_cannot_persist(self):
         cfg = Config(dict(a=dict(num_workers=0, persistent_workers=True)))
-        set_loader_defaults(cfg, ('a', ))
+        set_loader_defaults(cfg, ('a',))
         assert cfg.a.persistent_workers is False
 
 
 class TestSplitTotalBatch:
-
     @pytest.fixture
     def world_size(self, monkeypatch):
 
@@ -61,13 +66,16 @@ class TestSplitTotalBatch:
 
         return set_world_size
 
-    @pytest.mark.parametrize(('batch', 'total', 'processes', 'expected'), [
-        (128, 128, 1, 128),
-        (128, 128, 2, 64),
-        # The batch of one process, as everywhere in MMEngine.
-        (64, 128, 2, 64),
-        (128, None, 2, 128),
-    ])
+    @pytest.mark.parametrize(
+        ('batch', 'total', 'processes', 'expected'),
+        [
+            (128, 128, 1, 128),
+            (128, 128, 2, 64),
+            # The batch of one process, as everywhere in MMEngine.
+            (64, 128, 2, 64),
+            (128, None, 2, 128),
+        ],
+    )
     def test_batch_of_a_process(self, world_size, batch, total, processes, expected):
         world_size(processes)
         cfg = Config(dict(train_dataloader=dict(batch_size=batch), total_batch_size=total))
@@ -77,8 +85,11 @@ class TestSplitTotalBatch:
     def test_uneven(self, world_size):
         world_size(3)
         cfg = Config(dict(train_dataloader=dict(batch_size=128), total_batch_size=128))
-        with pytest.raises(ValueError, match=r'`total_batch_size` \(128\) to be divisible by the '
-                           r'number of processes \(3\)'):
+        with pytest.raises(
+            ValueError,
+            match=r'`total_batch_size` \(128\) to be divisible by the '
+            r'number of processes \(3\)',
+        ):
             split_total_batch(cfg)
 
 

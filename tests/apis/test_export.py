@@ -34,21 +34,28 @@ def expected_scores(model, images):
         return inputs, model(inputs).sigmoid().numpy()
 
 
-@pytest.mark.parametrize('options', [
-    dict(head=MULTIFC),
-    dict(head=dict(MULTIFC, pool='lse', hidden_channels=(8, ))),
-    dict(head=dict(MULTIFC, pool='max', head_groups=[[9, 3], [0, 1, 2, 4, 5, 6, 7, 8]])),
-    dict(head=CONV),
-    dict(head=dict(CONV, in_channels=(32, 64), connection='stages', head_stages=[0, 1] * 5),
-         out_indices=(2, 3)),
-    dict(head=dict(type='ConvClsHead', num_classes=10, in_channels=64, conv_channels=4)),
-    dict(head=dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=64),
-         neck=dict(type='GlobalAveragePooling')),
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(head=MULTIFC),
+        dict(head=dict(MULTIFC, pool='lse', hidden_channels=(8,))),
+        dict(head=dict(MULTIFC, pool='max', head_groups=[[9, 3], [0, 1, 2, 4, 5, 6, 7, 8]])),
+        dict(head=CONV),
+        dict(
+            head=dict(CONV, in_channels=(32, 64), connection='stages', head_stages=[0, 1] * 5),
+            out_indices=(2, 3),
+        ),
+        dict(head=dict(type='ConvClsHead', num_classes=10, in_channels=64, conv_channels=4)),
+        dict(
+            head=dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=64),
+            neck=dict(type='GlobalAveragePooling'),
+        ),
+    ],
+)
 def test_scores_and_maps_of_any_batch(tiny_cfg, tmp_path, options):
     tiny_cfg.model.head = options['head']
     tiny_cfg.model.neck = options.get('neck')
-    tiny_cfg.model.backbone.out_indices = options.get('out_indices', (3, ))
+    tiny_cfg.model.backbone.out_indices = options.get('out_indices', (3,))
     model = load_model(tiny_cfg, device='cpu')
     torch.manual_seed(0)
     for parameter in model.head.parameters():
@@ -95,13 +102,14 @@ def test_single_label_head_gives_softmax(tiny_cfg, tmp_path):
 
 def test_maps_without_closed_form_are_refused_in_one_sentence(tiny_cfg, tmp_path):
     tiny_cfg.model.head = dict(
-        type='CSRAClsHead', num_classes=10, in_channels=64, num_heads=1, lam=0.1)
+        type='CSRAClsHead', num_classes=10, in_channels=64, num_heads=1, lam=0.1
+    )
     with pytest.raises(ValueError, match=r'`CSRAClsHead` behind this neck have no closed form'):
         export_onnx(load_model(tiny_cfg, device='cpu'), tmp_path / 'a.onnx', SIZE, with_maps=True)
 
 
 def test_export_that_differs_is_not_written(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, 'TOLERANCE', -1.)
+    monkeypatch.setattr(export_module, 'TOLERANCE', -1.0)
     with pytest.raises(RuntimeError, match=r'differs from PyTorch by .* was not written'):
         export_onnx(tiny_model, tmp_path / 'model.onnx', SIZE)
     assert not (tmp_path / 'model.onnx').exists()
@@ -121,10 +129,14 @@ def test_image_size_is_that_of_the_pipeline(tiny_cfg):
 def test_swin_with_an_open_batch(tmp_path):
     torch.manual_seed(0)
     arch = dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2])
-    model = MODELS.build(dict(
-        type='FrozenBackboneClassifier',
-        backbone=dict(type='SwinTransformer', arch=arch, img_size=64, out_indices=(1, ),
-                      window_size=4),
-        head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=32)))
+    model = MODELS.build(
+        dict(
+            type='FrozenBackboneClassifier',
+            backbone=dict(
+                type='SwinTransformer', arch=arch, img_size=64, out_indices=(1,), window_size=4
+            ),
+            head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=32),
+        )
+    )
     model.eval()
     assert export_onnx(model, tmp_path / 'swin.onnx', SIZE, with_maps=True) < 1e-4

@@ -5,16 +5,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 
-from mhc_plugin.apis.images import (
-    ImagePipeline,
-    batches,
-    flip_views,
-    list_images,
-    read_image,
-)
-from mhc_plugin.apis.images import (
-    test_dataset as find_test_dataset,
-)
+from mhc_plugin.apis.images import ImagePipeline, batches, flip_views, list_images, read_image
+from mhc_plugin.apis.images import test_dataset as find_test_dataset
 
 PACK = dict(type='PackInputs')
 
@@ -53,8 +45,10 @@ def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path, make_image):
     assert list_images(path) == [str(path)]
 
 
-@pytest.mark.parametrize(('inputs', 'words'), [('empty', 'no image in folder'),
-                                               ('*.jpg', r'no image in pattern .*\*\.jpg')])
+@pytest.mark.parametrize(
+    ('inputs', 'words'),
+    [('empty', 'no image in folder'), ('*.jpg', r'no image in pattern .*\*\.jpg')],
+)
 def test_nothing_found_is_an_error(tmp_path, inputs, words):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match=words):
@@ -69,8 +63,9 @@ def test_reading_gives_bgr(folder):
     np.testing.assert_array_equal(read_image(grey[:, :, None]), np.full((4, 5, 3), 7))
 
 
-@pytest.mark.parametrize('array', [
-    np.zeros((4, 5, 3)), np.zeros((4, 5, 4), np.uint8), np.zeros(4, np.uint8)])
+@pytest.mark.parametrize(
+    'array', [np.zeros((4, 5, 3)), np.zeros((4, 5, 4), np.uint8), np.zeros(4, np.uint8)]
+)
 def test_arrays_that_are_no_images(array):
     with pytest.raises(ValueError, match=r'uint8 array of shape .* but got (float64|uint8) \(4'):
         read_image(array)
@@ -89,14 +84,17 @@ def test_unreadable_files_are_named(folder):
 def test_pipeline_prepares_files_as_the_test_pipeline_does(folder):
     from mmengine.dataset import Compose
     from mmpretrain.registry import TRANSFORMS
+
     steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 12)), PACK]
     path = f'{folder}/b.jpg'
     expected = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=path))
     prepared = ImagePipeline(config(steps))(path)
     assert torch.equal(prepared['inputs'], expected['inputs'])
     assert prepared['data_samples'].img_path == path
-    assert 'img_path' not in ImagePipeline(config(steps))(np.zeros((4, 4, 3), np.uint8))[
-        'data_samples']
+    assert (
+        'img_path'
+        not in ImagePipeline(config(steps))(np.zeros((4, 4, 3), np.uint8))['data_samples']
+    )
 
 
 def test_loading_under_a_scope_is_taken_out_too(folder):
@@ -105,21 +103,24 @@ def test_loading_under_a_scope_is_taken_out_too(folder):
 
 
 def test_composites_give_way_to_whole_images(folder):
-    steps = [dict(type='ComposeTiles'), dict(type='PackInputs', algorithm_keys=('gt_cells', ))]
+    steps = [dict(type='ComposeTiles'), dict(type='PackInputs', algorithm_keys=('gt_cells',))]
     pipeline = ImagePipeline(config(steps, grid=(2, 3), tile_size=16))
     assert pipeline(f'{folder}/b.jpg')['inputs'].shape == (3, 32, 48)
 
 
 def test_pipeline_inside_wrappers_is_found():
     inner = dict(type='CustomDataset', pipeline=[PACK])
-    for dataset in (dict(type='RepeatDataset', dataset=inner),
-                    dict(type='ConcatDataset', datasets=[inner, inner])):
+    for dataset in (
+        dict(type='RepeatDataset', dataset=inner),
+        dict(type='ConcatDataset', datasets=[inner, inner]),
+    ):
         cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
         assert find_test_dataset(cfg).type == 'CustomDataset'
 
 
-@pytest.mark.parametrize('cfg', [dict(), dict(test_dataloader=None),
-                                 dict(test_dataloader=dict(dataset=dict(type='A')))])
+@pytest.mark.parametrize(
+    'cfg', [dict(), dict(test_dataloader=None), dict(test_dataloader=dict(dataset=dict(type='A')))]
+)
 def test_config_without_test_pipeline(cfg):
     with pytest.raises(ValueError, match='`test_dataloader` with a pipeline'):
         ImagePipeline(Config(cfg))
@@ -127,15 +128,19 @@ def test_config_without_test_pipeline(cfg):
 
 def test_views_are_the_image_and_its_mirror_image(folder):
     prepared = ImagePipeline(config([dict(type='LoadImageFromFile'), PACK]), tta=True)(
-        f'{folder}/b.jpg')
+        f'{folder}/b.jpg'
+    )
     plain, mirrored = prepared['inputs']
     assert torch.equal(mirrored, plain.flip(2))
 
 
 def test_views_of_the_config_come_first(folder):
     cfg = config([PACK])
-    cfg.tta_pipeline = [dict(type='LoadImageFromFile'), *flip_views([PACK])[:-1],
-                        dict(type='TestTimeAug', transforms=[[PACK], [PACK], [PACK]][:1])]
+    cfg.tta_pipeline = [
+        dict(type='LoadImageFromFile'),
+        *flip_views([PACK])[:-1],
+        dict(type='TestTimeAug', transforms=[[PACK], [PACK], [PACK]][:1]),
+    ]
     assert len(ImagePipeline(cfg, tta=True)(f'{folder}/b.jpg')['inputs']) == 1
 
 

@@ -24,6 +24,7 @@ def scores_of(results):
 
 def test_every_kind_of_input_gives_the_same(inferencer, paths, tmp_path):
     import cv2
+
     by_list = inferencer(paths)
     folder = tmp_path / 'photos'
     for inputs in (str(folder), f'{folder}/*.png', [cv2.imread(path) for path in paths]):
@@ -34,11 +35,13 @@ def test_every_kind_of_input_gives_the_same(inferencer, paths, tmp_path):
 
 def test_batch_size_changes_nothing(inferencer, paths):
     np.testing.assert_allclose(
-        scores_of(inferencer(paths, batch_size=2)), scores_of(inferencer(paths)), atol=1e-6)
+        scores_of(inferencer(paths, batch_size=2)), scores_of(inferencer(paths)), atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('rule', [dict(thr=0.4), dict(thr=np.linspace(0.1, 0.9, 10).tolist()),
-                                  dict(topk=3)])
+@pytest.mark.parametrize(
+    'rule', [dict(thr=0.4), dict(thr=np.linspace(0.1, 0.9, 10).tolist()), dict(topk=3)]
+)
 def test_labels_follow_the_rule_best_first(tiny_model, inferencer, paths, rule):
     results = inferencer(paths, **rule)
     expected = predicted_mask(scores_of(results), **rule)
@@ -53,7 +56,9 @@ def test_labels_follow_the_rule_best_first(tiny_model, inferencer, paths, rule):
 
 def test_rule_of_the_head_then_of_the_checkpoint(tiny_model):
     assert (MultiLabelInferencer(tiny_model).thr, MultiLabelInferencer(tiny_model).topk) == (
-        0.5, None)
+        0.5,
+        None,
+    )
     tiny_model.head.thr, tiny_model.head.topk = None, 4
     assert MultiLabelInferencer(tiny_model).topk == 4
     tiny_model._dataset_meta['thresholds'] = [0.1] * 10
@@ -72,8 +77,12 @@ def test_config_and_checkpoint_and_names(tiny_cfg, tiny_checkpoint, tiny_model, 
     expected = scores_of(MultiLabelInferencer(tiny_model)(paths))
     inferencer = MultiLabelInferencer(tiny_cfg, tiny_checkpoint)
     torch.testing.assert_close(scores_of(inferencer(paths)), expected)
-    assert MultiLabelInferencer(tiny_cfg, tiny_checkpoint, classes=list('abcdefghij'), topk=1)(
-        paths[0])[0]['pred_class'][0] in 'abcdefghij'
+    assert (
+        MultiLabelInferencer(tiny_cfg, tiny_checkpoint, classes=list('abcdefghij'), topk=1)(
+            paths[0]
+        )[0]['pred_class'][0]
+        in 'abcdefghij'
+    )
     tiny_cfg.dump(tmp_path / 'config.py')
     from_file = MultiLabelInferencer(str(tmp_path / 'config.py'), tiny_checkpoint)
     torch.testing.assert_close(scores_of(from_file(paths)), expected)
@@ -87,12 +96,19 @@ def test_unreadable_images_are_reported_and_the_rest_goes_on(inferencer, paths, 
     inputs = ['missing.png', paths[0], str(broken), np.zeros((3, 3)), *paths[1:], 'gone.png']
     results = inferencer(inputs, batch_size=2)
     assert [result['img_path'] for result in results] == [
-        'missing.png', paths[0], str(broken), None, *paths[1:], 'gone.png']
+        'missing.png',
+        paths[0],
+        str(broken),
+        None,
+        *paths[1:],
+        'gone.png',
+    ]
     assert results[0] == dict(img_path='missing.png', error='There is no image file missing.png.')
     assert results[2]['error'] == f'{broken} cannot be read as an image.'
     assert 'uint8 array' in results[3]['error']
     torch.testing.assert_close(
-        scores_of([results[1], *results[4:-1]]), scores_of(inferencer(paths)))
+        scores_of([results[1], *results[4:-1]]), scores_of(inferencer(paths))
+    )
     assert inferencer('missing.png')[0]['error']
 
 
@@ -108,14 +124,18 @@ def test_maps_on_request(tiny_model, inferencer, paths, maps, method):
     results = inferencer(paths, maps=maps, batch_size=2)
     expected = class_maps(tiny_model, paths, method=method).numpy()
     np.testing.assert_allclose(
-        np.stack([r['class_maps'] for r in results]), expected, rtol=1e-4, atol=1e-5)
+        np.stack([r['class_maps'] for r in results]), expected, rtol=1e-4, atol=1e-5
+    )
     assert 'class_maps' not in inferencer(paths[0])[0]
 
 
 @pytest.mark.parametrize('maps', [False, True])
 def test_pictures_on_request(inferencer, paths, tmp_path, maps):
-    results = inferencer([paths[0], paths[0], np.zeros((4, 4, 3), np.uint8)], maps=maps,
-                         show_dir=tmp_path / 'new/out')
+    results = inferencer(
+        [paths[0], paths[0], np.zeros((4, 4, 3), np.uint8)],
+        maps=maps,
+        show_dir=tmp_path / 'new/out',
+    )
     pictures = [result['picture'] for result in results]
     assert len(set(pictures)) == 3
     assert all(Image.open(picture).size[0] >= 448 for picture in pictures)
@@ -123,6 +143,7 @@ def test_pictures_on_request(inferencer, paths, tmp_path, maps):
 
 def test_views_are_averaged_and_labels_set_anew(tiny_model, paths):
     import cv2
+
     plain = MultiLabelInferencer(tiny_model)
     mirrored = [np.ascontiguousarray(cv2.imread(path)[:, ::-1]) for path in paths]
     expected = (scores_of(plain(paths)) + scores_of(plain(mirrored))) / 2
@@ -140,8 +161,9 @@ def test_pictures_of_views_show_the_image(tiny_model, paths, tmp_path):
     assert Image.open(results[1]['picture']).size == (448, 448)
 
 
-@pytest.mark.parametrize(('rule', 'words'), [
-    (dict(topk=11), r'1\.\.10'), (dict(thr=[0.5] * 9), 'one number or 10')])
+@pytest.mark.parametrize(
+    ('rule', 'words'), [(dict(topk=11), r'1\.\.10'), (dict(thr=[0.5] * 9), 'one number or 10')]
+)
 def test_rules_that_do_not_fit(tiny_model, paths, rule, words):
     with pytest.raises(ValueError, match=words):
         MultiLabelInferencer(tiny_model, **rule)
@@ -165,4 +187,5 @@ def test_model_is_left_without_hooks(tiny_model, paths):
 def test_real_config_by_name(paths):
     results = MultiLabelInferencer('efficientnet-lite0_multifc_combined0')(paths, topk=2)
     assert set(results[0]['pred_class']) <= set(
-        load_model('efficientnet-lite0_multifc_combined0')._dataset_meta['classes'])
+        load_model('efficientnet-lite0_multifc_combined0')._dataset_meta['classes']
+    )

@@ -15,13 +15,17 @@ from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, results_table, 
 def runs(tiny_cfg, tiny_checkpoint, tmp_path):
     """One config with two checkpoints, another with one."""
     tiny_cfg.test_evaluator = [
-        dict(type='TopKMultiLabelMetric', topk=4, average='micro'), dict(type='MultiLabelMeanAP')]
+        dict(type='TopKMultiLabelMetric', topk=4, average='micro'),
+        dict(type='MultiLabelMeanAP'),
+    ]
     other = tmp_path / 'other.pth'
     content = torch.load(tiny_checkpoint)
     content['state_dict']['head.fc.weight'].neg_()
     torch.save(content, other)
-    return [ModelRuns('two', tiny_cfg, [tiny_checkpoint, other]),
-            ModelRuns('one', copy.deepcopy(tiny_cfg), [other])]
+    return [
+        ModelRuns('two', tiny_cfg, [tiny_checkpoint, other]),
+        ModelRuns('one', copy.deepcopy(tiny_cfg), [other]),
+    ]
 
 
 def text(table):
@@ -39,8 +43,13 @@ def test_figures_of_every_checkpoint(runs):
     assert second == pytest.approx(alone, nan_ok=True)
     assert first['swap'] == pytest.approx(second['swap'], abs=1e-3)  # its sign does not matter
     assert first['multi-label/grid_pg'] != second['multi-label/grid_pg']
-    assert {'swap_chance', 'road', 'road_chance', 'random_head/grid_pg',
-            'multi-label/mAP'} <= first.keys()
+    assert {
+        'swap_chance',
+        'road',
+        'road_chance',
+        'random_head/grid_pg',
+        'multi-label/mAP',
+    } <= first.keys()
     assert 'random_head/grid_pg' not in second
     shown = text(results_table(results))
     assert '±' in shown
@@ -50,7 +59,8 @@ def test_figures_of_every_checkpoint(runs):
     levels = ['25.0', '25.0', '20.0', '25.0', '0.0', '0.00', '25.0']
     # The model is sure of no image: then there is no level for these either.
     if math.isnan(first['multi-label/grid_pg_sure']) and math.isnan(
-            second['multi-label/grid_pg_sure']):
+        second['multi-label/grid_pg_sure']
+    ):
         del levels[1]
     assert chance.split() == ['chance', *levels]
 
@@ -82,7 +92,9 @@ def test_finished_runs_are_not_repeated(tiny_cfg, tmp_path, monkeypatch):
     runs = train_runs('tiny', tiny_cfg, [0, 1], tmp_path)
     assert trained == [0, 1]
     assert [path.relative_to(tmp_path).as_posix() for path in runs.checkpoints] == [
-        'tiny/seed0/epoch_1.pth', 'tiny/seed1/epoch_1.pth']
+        'tiny/seed0/epoch_1.pth',
+        'tiny/seed1/epoch_1.pth',
+    ]
     train_runs('tiny', tiny_cfg, [0, 1], tmp_path)
     assert trained == [0, 1]
     # A run that was cut off is.
@@ -99,15 +111,17 @@ def test_a_run_with_other_settings_does_not_pass_for_this_one(tiny_cfg, tmp_path
     train_runs('tiny', copy.deepcopy(tiny_cfg), [0, 1], tmp_path)
     with pytest.raises(ValueError, match=r'seed0 holds .* setting of feature_cache\. .*work-dir'):
         train_runs('tiny', tiny_cfg, [0], tmp_path, dict(views=2))
-    tiny_cfg.optim_wrapper.optimizer.lr = 7.
+    tiny_cfg.optim_wrapper.optimizer.lr = 7.0
     with pytest.raises(ValueError, match='another setting of optim_wrapper'):
         train_runs('tiny', tiny_cfg, [0], tmp_path)
     train_runs('tiny', tiny_cfg, [2], tmp_path)
 
 
 def test_mean_and_deviation_of_seeds():
-    results = dict(usual=[{'road': value} for value in (1., 2., 3.)],
-                   near_zero=[{'road': value} for value in (-0.02, 0., 0.)])
+    results = dict(
+        usual=[{'road': value} for value in (1.0, 2.0, 3.0)],
+        near_zero=[{'road': value} for value in (-0.02, 0.0, 0.0)],
+    )
     shown = text(results_table(results)).split()
-    assert shown[shown.index('usual') + 1:][:4] == ['3', '2.0', '±', '1.0']
-    assert shown[shown.index('near_zero') + 1:][:2] == ['3', '0.0']
+    assert shown[shown.index('usual') + 1 :][:4] == ['3', '2.0', '±', '1.0']
+    assert shown[shown.index('near_zero') + 1 :][:2] == ['3', '0.0']

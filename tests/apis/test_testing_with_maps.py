@@ -8,14 +8,19 @@ from mhc_plugin.apis import test as run_test
 @METRICS.register_module()
 class CountMaps(BaseMetric):
     """How many samples came with maps of the size that is expected, and their labels."""
+
     default_prefix = 'count'
     labels: list = []
 
     def process(self, data_batch, data_samples):
         self.results.extend(
-            (sample.get('pred_cam') is not None,
-             (sample['pred_score'] >= 0.5).nonzero()[:, 0].tolist(),
-             sample['pred_label'].tolist()) for sample in data_samples)
+            (
+                sample.get('pred_cam') is not None,
+                (sample['pred_score'] >= 0.5).nonzero()[:, 0].tolist(),
+                sample['pred_label'].tolist(),
+            )
+            for sample in data_samples
+        )
 
     def compute_metrics(self, results):
         with_maps, by_score, labels = zip(*results)

@@ -17,11 +17,13 @@ def meta_of(checkpoint):
 
 def test_metric_gives_thresholds_and_their_f1():
     from mhc_plugin.evaluation import BestF1Thresholds
+
     evaluator = Evaluator(BestF1Thresholds())
     scores = [[0.9, 0.2, 0.6], [0.6, 0.1, 0.9], [0.3, 0.4, 0.5]]
-    targets = [[1., 0., -1.], [1., 0., 1.], [0., 0., 0.]]
-    evaluator.process([
-        DataSample().set_pred_score(s).set_gt_score(t) for s, t in zip(scores, targets)])
+    targets = [[1.0, 0.0, -1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    evaluator.process(
+        [DataSample().set_pred_score(s).set_gt_score(t) for s, t in zip(scores, targets)]
+    )
     metrics = evaluator.evaluate(3)
     assert metrics['multi-label/threshold_classwise'] == pytest.approx([0.45, 0.5, 0.7])
     assert metrics['multi-label/best-f1_classwise'] == [100, 0, 100]
@@ -37,7 +39,8 @@ def test_chosen_on_validation_data_and_used_by_the_inferencer(tiny_cfg, tiny_che
     with torch.no_grad():
         images = torch.stack([sample['inputs'] for sample in samples])
         scores = inferencer.model(
-            inferencer.model.data_preprocessor(dict(inputs=images))['inputs']).sigmoid()
+            inferencer.model.data_preprocessor(dict(inputs=images))['inputs']
+        ).sigmoid()
     targets = torch.stack([sample['data_samples'].gt_score for sample in samples])
     for c in range(10):
         reached = f1_score(targets[:, c], scores[:, c] >= chosen[c])
@@ -50,10 +53,13 @@ def test_everything_else_in_the_checkpoint_stays(tiny_checkpoint):
     store_thresholds(tiny_checkpoint, np.linspace(0, 1, 10))
     after = torch.load(tiny_checkpoint)
     assert after['meta']['dataset_meta'].pop('thresholds') == pytest.approx(
-        np.linspace(0, 1, 10).tolist())
+        np.linspace(0, 1, 10).tolist()
+    )
     assert after['meta'] == before['meta']
-    assert all(torch.equal(value, before['state_dict'][name])
-               for name, value in after['state_dict'].items())
+    assert all(
+        torch.equal(value, before['state_dict'][name])
+        for name, value in after['state_dict'].items()
+    )
     assert list(tiny_checkpoint.parent.glob('*.tmp')) == []
 
 

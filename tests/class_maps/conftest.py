@@ -1,4 +1,5 @@
 """A classifier small enough to be built in every test."""
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -13,10 +14,12 @@ def build():
 
     def build(head=None, neck=dict(type='GlobalAveragePooling'), backbone=None, seed=0):
         torch.manual_seed(seed)
-        backbone = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8,
-                        **(backbone or {}))
+        backbone = dict(
+            type='ResNet', depth=18, stem_channels=8, base_channels=8, **(backbone or {})
+        )
         head = head or dict(
-            type='MultiLabelLinearClsHead', num_classes=NUM_CLASSES, in_channels=CHANNELS)
+            type='MultiLabelLinearClsHead', num_classes=NUM_CLASSES, in_channels=CHANNELS
+        )
         model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head))
         # Weights of a size that makes the logits of classes differ.
         for parameter in model.head.parameters():

@@ -22,16 +22,14 @@ class TwoStageHead(MultiLabelClsHead):
 
 
 class HeadWithMaps(MultiLabelClsHead):
-
     def forward(self, feats):
         return feats[-1].mean((2, 3))[:, :4]
 
     def class_maps(self, feats):
-        return torch.arange(4.).view(1, 4, 1, 1).expand(len(feats[-1]), 4, 2, 2)
+        return torch.arange(4.0).view(1, 4, 1, 1).expand(len(feats[-1]), 4, 2, 2)
 
 
 class DoublingNeck(BaseModule):
-
     def forward(self, feats):
         return tuple(feat.mul_(2) for feat in feats)
 
@@ -42,7 +40,7 @@ def slow_maps(model, feats, num_classes):
     maps = torch.zeros(len(feats[0]), num_classes, *size, dtype=torch.float64)
     for n in range(len(feats[0])):
         for c in range(num_classes):
-            leaves = [feat[n:n + 1].clone().requires_grad_() for feat in feats]
+            leaves = [feat[n : n + 1].clone().requires_grad_() for feat in feats]
             necked = tuple(leaves) if model.neck is None else model.neck(tuple(leaves))
             model.head(necked)[0, c].backward()
             for leaf in leaves:
@@ -83,14 +81,18 @@ def test_mean_of_unclamped_map_is_logit_without_bias(build, feats):
         model.head.fc.bias.zero_()
     x = feats(model)
     torch.testing.assert_close(
-        inherent_maps(model, x).mean((2, 3)), model.head(model.neck(x)).detach())
+        inherent_maps(model, x).mean((2, 3)), model.head(model.neck(x)).detach()
+    )
 
 
-@pytest.mark.parametrize('neck', [
-    dict(type='GeneralizedMeanPooling'),
-    dict(type='LinearNeck', in_channels=64, out_channels=16, gap_dim=2),
-    dict(type='GlobalAveragePooling'),
-])
+@pytest.mark.parametrize(
+    'neck',
+    [
+        dict(type='GeneralizedMeanPooling'),
+        dict(type='LinearNeck', in_channels=64, out_channels=16, gap_dim=2),
+        dict(type='GlobalAveragePooling'),
+    ],
+)
 def test_any_neck_and_head_follow_definition(build, feats, neck):
     in_channels = 16 if neck['type'] == 'LinearNeck' else 64
     head = dict(type='MultiLabelLinearClsHead', num_classes=5, in_channels=in_channels)
@@ -102,7 +104,8 @@ def test_any_neck_and_head_follow_definition(build, feats, neck):
 def test_csra_head_follows_definition(build, feats):
     model = build(
         head=dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=2, lam=0.1),
-        neck=None)
+        neck=None,
+    )
     x = feats(model)
     torch.testing.assert_close(inherent_maps(model, x), slow_maps(model, x, 5))
 
@@ -110,7 +113,6 @@ def test_csra_head_follows_definition(build, feats):
 def test_subclass_of_linear_head_is_not_taken_for_it(build, feats):
 
     class Squared(MultiLabelLinearClsHead):
-
         def forward(self, feats):
             return self.fc(feats[-1]).square()
 
@@ -129,18 +131,23 @@ def test_stages_are_resized_to_the_largest_and_added(build, feats):
 
 
 def test_stage_without_use_does_not_set_the_size(build, feats):
-    model = build(head=dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=1, lam=1),
-                  neck=None, backbone=dict(out_indices=(1, 2, 3)))
+    model = build(
+        head=dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=1, lam=1),
+        neck=None,
+        backbone=dict(out_indices=(1, 2, 3)),
+    )
     assert inherent_maps(model, feats(model)).shape == (3, 5, 3, 3)
 
 
 @pytest.mark.parametrize('head', [None, TwoStageHead()])
 def test_classes_come_in_the_order_asked_for(build, feats, head):
-    model = build(head=head, neck=None if head else dict(type='GlobalAveragePooling'),
-                  backbone=dict(out_indices=(2, 3)))
+    model = build(
+        head=head,
+        neck=None if head else dict(type='GlobalAveragePooling'),
+        backbone=dict(out_indices=(2, 3)),
+    )
     x = feats(model)
-    torch.testing.assert_close(
-        inherent_maps(model, x, [3, 0]), inherent_maps(model, x)[:, [3, 0]])
+    torch.testing.assert_close(inherent_maps(model, x, [3, 0]), inherent_maps(model, x)[:, [3, 0]])
 
 
 def test_head_tells_its_own_maps(build, feats):
@@ -160,7 +167,8 @@ def test_own_maps_are_of_no_use_behind_a_pooling_neck(build, feats):
 def test_neck_in_place_spares_the_features(build, feats):
     model = build(
         head=dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=1, lam=1),
-        neck=DoublingNeck())
+        neck=DoublingNeck(),
+    )
     x = feats(model)
     before = x[-1].clone()
     inherent_maps(model, x)
@@ -174,14 +182,21 @@ def test_half_features_meet_float_heads(build, feats):
 
 
 @pytest.mark.parametrize('given', [False, True])
-@pytest.mark.parametrize('head', [
-    dict(type='MultiHeadClsHead'),
-    dict(type='MultiHeadClsHead', hidden_channels=(8, ), pool='lse'),
-    dict(type='ConvMultiHeadClsHead', conv_channels=4),
-    dict(type='ConvClsHead', conv_channels=4, pool='max'),
-    dict(type='MultiHeadClsHead', connection='stages', in_channels=(32, 64),
-         head_stages=[0, 1, [0, 1], 1, 0]),
-])
+@pytest.mark.parametrize(
+    'head',
+    [
+        dict(type='MultiHeadClsHead'),
+        dict(type='MultiHeadClsHead', hidden_channels=(8,), pool='lse'),
+        dict(type='ConvMultiHeadClsHead', conv_channels=4),
+        dict(type='ConvClsHead', conv_channels=4, pool='max'),
+        dict(
+            type='MultiHeadClsHead',
+            connection='stages',
+            in_channels=(32, 64),
+            head_stages=[0, 1, [0, 1], 1, 0],
+        ),
+    ],
+)
 def test_heads_of_ours_have_closed_forms(build, feats, head, given):
     """At the features themselves, for heads without convolutions, the definition holds."""
     head = dict(dict(num_classes=5, in_channels=64), **head)
@@ -209,13 +224,12 @@ def test_no_gradient_of_a_parameter_is_touched(build, feats):
 def test_pooled_features_are_refused(build, feats, head):
     model = build(head=head and dict(num_classes=5, in_channels=64, **head))
     with pytest.raises(ValueError, match=r'maps of shape \(N, C, h, w\), but got \[\(3, 64\)\]'):
-        inherent_maps(model, (feats(model)[-1].mean((2, 3)), ))
+        inherent_maps(model, (feats(model)[-1].mean((2, 3)),))
 
 
 def test_head_without_logits_is_refused(build, feats):
 
     class NoLogits(MultiLabelClsHead):
-
         def forward(self, feats):
             return feats
 

@@ -21,6 +21,7 @@ def drawn_titles(monkeypatch, *args, **kwargs):
     """Titles of the tiles, in the order in which they are drawn."""
     titles = []
     from matplotlib.axes import Axes
+
     original = Axes.set_title
 
     def set_title(self, label, *args, **kwargs):
@@ -47,14 +48,20 @@ def test_panel_is_an_rgb_picture():
 def test_predicted_classes_come_first_then_the_others_by_score(monkeypatch):
     predicted = view(scores=(0.1, 0.5, 0.9), predicted=(True, True, False))
     titles = drawn_titles(monkeypatch, GREY, [predicted], NAMES, title='photo.jpg')
-    assert titles == [('photo.jpg', None), ('dog\n0.50', 'bold'), ('cat\n0.10', 'bold'),
-                      ('a class with a name…\n0.90', 'normal')]
+    assert titles == [
+        ('photo.jpg', None),
+        ('dog\n0.50', 'bold'),
+        ('cat\n0.10', 'bold'),
+        ('a class with a name…\n0.90', 'normal'),
+    ]
 
 
 def test_titles_say_the_truth_where_it_is_known(monkeypatch):
     titles = drawn_titles(monkeypatch, GREY, [view()], NAMES, np.array([1, 0, -1]))
     assert [title for title, _ in titles[1:]] == [
-        'dog\n0.90 absent', 'a class with a name…\n0.40 unknown', 'cat\n0.20 present'
+        'dog\n0.90 absent',
+        'a class with a name…\n0.40 unknown',
+        'cat\n0.20 present',
     ]
 
 
@@ -62,8 +69,12 @@ def test_models_stand_side_by_side_in_the_first_ones_order(monkeypatch):
     after = view(scores=(0.7, 0.1, 0.1), predicted=(True, False, False), title='after')
     titles = drawn_titles(monkeypatch, GREY, [view(title='before'), after], NAMES)
     assert [title for title, _ in titles[1:]] == [
-        'dog\nbefore: 0.90', 'dog\nafter: 0.10', 'a class with a name…\nbefore: 0.40',
-        'a class with a name…\nafter: 0.10', 'cat\nbefore: 0.20', 'cat\nafter: 0.70'
+        'dog\nbefore: 0.90',
+        'dog\nafter: 0.10',
+        'a class with a name…\nbefore: 0.40',
+        'a class with a name…\nafter: 0.10',
+        'cat\nbefore: 0.20',
+        'cat\nafter: 0.70',
     ]
 
 
@@ -71,14 +82,16 @@ def test_long_names_of_models_are_cut_to_their_end(monkeypatch):
     views = [view(title=f'best_multi-label_mAP_epoch_{epoch}') for epoch in (10, 20)]
     titles = drawn_titles(monkeypatch, GREY, views, NAMES)
     assert [title for title, _ in titles[1:3]] == [
-        'dog\n…el_mAP_epoch_10: 0.90', 'dog\n…el_mAP_epoch_20: 0.90']
+        'dog\n…el_mAP_epoch_10: 0.90',
+        'dog\n…el_mAP_epoch_20: 0.90',
+    ]
 
 
 def test_one_scale_for_all_classes():
     """A weak class has none of the colours that a strong one ends with."""
     maps = np.zeros((3, 2, 2), np.float32)
-    maps[1], maps[0] = 10., 1.
-    high, low = (0.6 * np.array(colormaps[COLOR_MAP](x)[:3]) * 255 + 0.4 * 128 for x in (1., .1))
+    maps[1], maps[0] = 10.0, 1.0
+    high, low = (0.6 * np.array(colormaps[COLOR_MAP](x)[:3]) * 255 + 0.4 * 128 for x in (1.0, 0.1))
     colors = colors_of(draw_panel(GREY, [view(maps)], NAMES))
 
     def is_drawn(color):
@@ -86,17 +99,20 @@ def test_one_scale_for_all_classes():
 
     assert is_drawn(high)
     assert is_drawn(low)
-    maps[0] = 10.
+    maps[0] = 10.0
     colors = colors_of(draw_panel(GREY, [view(maps)], NAMES))
     assert not is_drawn(low)
 
 
-@pytest.mark.parametrize(('predicted', 'truth', 'color'), [
-    ((True, False, False), (1, 0, 0), (44, 160, 44)),
-    ((True, False, False), (0, 0, 0), (214, 39, 40)),
-    ((False, False, False), (1, 0, 0), (255, 127, 14)),
-    ((True, False, False), (-1, 0, 0), (31, 119, 180)),
-])
+@pytest.mark.parametrize(
+    ('predicted', 'truth', 'color'),
+    [
+        ((True, False, False), (1, 0, 0), (44, 160, 44)),
+        ((True, False, False), (0, 0, 0), (214, 39, 40)),
+        ((False, False, False), (1, 0, 0), (255, 127, 14)),
+        ((True, False, False), (-1, 0, 0), (31, 119, 180)),
+    ],
+)
 def test_frames_tell_hits_from_misses(predicted, truth, color):
     panel = draw_panel(GREY, [view(predicted=predicted)], NAMES, np.array(truth))
     # Frames fill rows; the legend's letters do not.
@@ -107,8 +123,10 @@ def test_image_without_any_evidence_is_drawn():
     draw_panel(GREY, [view(np.zeros((3, 1, 1)))], NAMES)
 
 
-@pytest.mark.parametrize(('tiles', 'views', 'columns'), [(1, 1, 1), (4, 1, 2), (11, 1, 4),
-                                                         (81, 1, 12), (11, 2, 3), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ('tiles', 'views', 'columns'),
+    [(1, 1, 1), (4, 1, 2), (11, 1, 4), (81, 1, 12), (11, 2, 3), (2, 2, 2)],
+)
 def test_rows_are_as_full_as_can_be(tiles, views, columns):
     assert _num_columns(tiles, views) == columns
 

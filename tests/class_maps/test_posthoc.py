@@ -18,8 +18,7 @@ STEADY = sorted(set(posthoc_methods()) - {'RandomCAM'})
 
 def library_maps(model, layer, images, method, index, reshape_transform=None):
     """Maps (N, H, W) of the library's own call on the plain model."""
-    cam = posthoc_methods()[method](
-        model, [layer], reshape_transform=reshape_transform)
+    cam = posthoc_methods()[method](model, [layer], reshape_transform=reshape_transform)
     return cam(images.clone().requires_grad_(), [ClassifierOutputTarget(index)] * len(images))
 
 
@@ -37,8 +36,15 @@ def assert_equals_library(model, layer, images, method, index, reshape_transform
 
 def test_methods_are_those_that_make_one_image_per_layer():
     assert set(posthoc_methods()) >= {
-        'GradCAM', 'GradCAMPlusPlus', 'LayerCAM', 'ScoreCAM', 'EigenCAM', 'XGradCAM', 'HiResCAM',
-        'AblationCAM', 'ShapleyCAM'
+        'GradCAM',
+        'GradCAMPlusPlus',
+        'LayerCAM',
+        'ScoreCAM',
+        'EigenCAM',
+        'XGradCAM',
+        'HiResCAM',
+        'AblationCAM',
+        'ShapleyCAM',
     }
     assert not set(posthoc_methods()) & {'BaseCAM', 'FullGrad', 'FinerCAM', 'RefineCAM', 'SESS'}
 
@@ -66,7 +72,8 @@ def test_maps_equal_the_library_with_linear_head(build, images, method):
 def test_maps_equal_the_library_with_other_heads(build, images, method):
     model = build(
         head=dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=2, lam=0.5),
-        neck=None)
+        neck=None,
+    )
     assert_equals_library(model, model.backbone.layer4, images, method, 2)
 
 
@@ -99,7 +106,7 @@ def test_images_of_several_stages_are_added(build, images):
     # Class 2 is linear in the fine stage, class 0 sees the coarse one alone.
     by_hand = torch.einsum('c,nchw->nhw', model.head.fine.weight[0], fine).clamp(min=0) / 36
     torch.testing.assert_close(maps[:, 2], by_hand.detach())
-    weights = (2 * coarse.mean((2, 3)) * model.head.coarse.weight[0] / 9)
+    weights = 2 * coarse.mean((2, 3)) * model.head.coarse.weight[0] / 9
     by_hand = torch.einsum('nc,nchw->nhw', weights, coarse).clamp(min=0)
     by_hand = torch.nn.functional.interpolate(by_hand[:, None], size=(6, 6), mode='bilinear')
     torch.testing.assert_close(maps[:, 0], by_hand[:, 0].detach())
@@ -139,11 +146,18 @@ def test_model_is_left_as_found_after_an_error(build, images, monkeypatch):
 
 
 def test_backbone_without_maps_is_refused(images):
-    model = MODELS.build(dict(
-        type='ImageClassifier',
-        backbone=dict(type='VisionTransformer', img_size=32, patch_size=16, arch=dict(
-            embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)),
-        head=dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=16)))
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='VisionTransformer',
+                img_size=32,
+                patch_size=16,
+                arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16),
+            ),
+            head=dict(type='MultiLabelLinearClsHead', num_classes=2, in_channels=16),
+        )
+    )
     with pytest.raises(ValueError, match=r'features of the backbone to be maps .*\[\(1, 16\)\]'):
         posthoc_maps(model, images[:, :, :32, :32], 'GradCAM')
 
@@ -151,19 +165,36 @@ def test_backbone_without_maps_is_refused(images):
 SWIN = dict(type='SwinTransformer', arch='tiny', img_size=64, window_size=2)
 
 
-@pytest.mark.parametrize(('backbone', 'channels', 'layer'), [
-    (dict(type='SEResNet', depth=50), 2048, 'layer4'),
-    (dict(type='VGG', depth=19), 512, 'features.20'),
-    (SWIN, 768, 'norm3'),
-    (dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0', features_only=False,
-          num_classes=0, global_pool=''), 1280, 'timm_model.bn2'),
-])
+@pytest.mark.parametrize(
+    ('backbone', 'channels', 'layer'),
+    [
+        (dict(type='SEResNet', depth=50), 2048, 'layer4'),
+        (dict(type='VGG', depth=19), 512, 'features.20'),
+        (SWIN, 768, 'norm3'),
+        (
+            dict(
+                type='TIMMBackbone',
+                model_name='tf_efficientnet_lite0',
+                features_only=False,
+                num_classes=0,
+                global_pool='',
+            ),
+            1280,
+            'timm_model.bn2',
+        ),
+    ],
+)
 @pytest.mark.parametrize('method', ['GradCAM', 'LayerCAM'])
 def test_target_layers_of_the_backbones(backbone, channels, layer, method):
     torch.manual_seed(0)
-    model = MODELS.build(dict(
-        type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=channels)))
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=channels),
+        )
+    )
     model.init_weights()
     model.eval()
     images = torch.randn(2, 3, 64, 64)
@@ -172,18 +203,22 @@ def test_target_layers_of_the_backbones(backbone, channels, layer, method):
         return tokens.transpose(1, 2).unflatten(2, (2, 2))
 
     layer = model.backbone.get_submodule(layer)
-    assert_equals_library(model, layer, images, method, 1,
-                          reshape_transform if backbone is SWIN else None)
+    assert_equals_library(
+        model, layer, images, method, 1, reshape_transform if backbone is SWIN else None
+    )
 
 
 def test_taps_stand_behind_gate_and_residual(images):
     """What a tap sees is what the whole last block of the backbone gives."""
     torch.manual_seed(0)
-    model = MODELS.build(dict(
-        type='ImageClassifier',
-        backbone=dict(type='SEResNet', depth=50, stem_channels=8, base_channels=16),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=512)))
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='SEResNet', depth=50, stem_channels=8, base_channels=16),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='MultiLabelLinearClsHead', num_classes=3, in_channels=512),
+        )
+    )
     model.eval()
     seen = []
     model.backbone.layer4[-1].register_forward_hook(lambda *args: seen.append(args[-1].clone()))

@@ -6,10 +6,16 @@ from mhc_plugin.class_maps import left_as_found, unwrap_classifier
 
 
 def describe(model):
-    return ([(name, module.training, len(module._forward_hooks), len(module._backward_hooks))
-             for name, module in model.named_modules()],
-            [(name, p.requires_grad, None if p.grad is None else p.grad.clone())
-             for name, p in model.named_parameters()])
+    return (
+        [
+            (name, module.training, len(module._forward_hooks), len(module._backward_hooks))
+            for name, module in model.named_modules()
+        ],
+        [
+            (name, p.requires_grad, None if p.grad is None else p.grad.clone())
+            for name, p in model.named_parameters()
+        ],
+    )
 
 
 def assert_same(before, after):

@@ -1,4 +1,5 @@
 """Small made VOC and OpenImages sets."""
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
-def object_xml(name: str, difficult: int | None = 0,
-               box: Sequence[float] | None = (1, 1, 16, 12)) -> str:
+def object_xml(
+    name: str, difficult: int | None = 0, box: Sequence[float] | None = (1, 1, 16, 12)
+) -> str:
     """One ``<object>``; None leaves ``<difficult>`` or ``<bndbox>`` out."""
     xml = f'<object>\n<name>{name}</name>\n'
     if difficult is not None:
@@ -29,10 +31,12 @@ def make_voc(make_image) -> Callable[..., Path]:
         for name, found in objects.items():
             body = ''.join(object_xml(*arguments) for arguments in found)
             (root / 'Annotations' / f'{name}.xml').write_text(
-                f'<annotation>\n<filename>{name}.jpg</filename>\n{body}</annotation>\n')
+                f'<annotation>\n<filename>{name}.jpg</filename>\n{body}</annotation>\n'
+            )
             make_image(root / 'JPEGImages' / f'{name}.jpg', size=(32, 24))
         (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
-            ''.join(f'{name}\n' for name in objects))
+            ''.join(f'{name}\n' for name in objects)
+        )
         return root
 
     return make
@@ -42,19 +46,29 @@ def make_voc(make_image) -> Callable[..., Path]:
 def make_openimages(make_image) -> Callable[..., Path]:
     """Write an OpenImages root with images, labels and boxes of one split."""
 
-    def make(root: Path, labels: list[tuple], boxes: list[tuple] = (), split: str = 'train',
-             on_disk: Sequence[str] | None = None) -> Path:
+    def make(
+        root: Path,
+        labels: list[tuple],
+        boxes: list[tuple] = (),
+        split: str = 'train',
+        on_disk: Sequence[str] | None = None,
+    ) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         (root / 'class-descriptions-boxable.csv').write_text(
-            '/m/cat,Cat\n/m/dog,Dog\n/m/cup,"Cup, coffee"\n')
+            '/m/cat,Cat\n/m/dog,Dog\n/m/cup,"Cup, coffee"\n'
+        )
         (root / f'{split}-annotations-human-imagelabels-boxable.csv').write_text(
-            'ImageID,Source,LabelName,Confidence\n' +
-            ''.join(f'{image},verification,{mid},{value}\n' for image, mid, value in labels))
+            'ImageID,Source,LabelName,Confidence\n'
+            + ''.join(f'{image},verification,{mid},{value}\n' for image, mid, value in labels)
+        )
         (root / f'{split}-annotations-bbox.csv').write_text(
             'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,'
-            'IsGroupOf,IsDepiction,IsInside\n' +
-            ''.join(f'{image},xclick,{mid},1,{x1},{x2},{y1},{y2},0,0,{group},{depiction},0\n'
-                    for image, mid, x1, x2, y1, y2, group, depiction in boxes))
+            'IsGroupOf,IsDepiction,IsInside\n'
+            + ''.join(
+                f'{image},xclick,{mid},1,{x1},{x2},{y1},{y2},0,0,{group},{depiction},0\n'
+                for image, mid, x1, x2, y1, y2, group, depiction in boxes
+            )
+        )
         named = {image for image, *_ in (*labels, *boxes)}
         (root / split).mkdir(exist_ok=True)
         for name in named if on_disk is None else on_disk:

@@ -69,7 +69,7 @@ def test_choice_does_not_depend_on_the_order_of_images():
 def test_rare_classes_among_many_are_passed_over():
     labels = np.zeros((500, MAX_CANDIDATES + 40), np.int8)
     labels[:400, -3:] = 1
-    labels[400:, :MAX_CANDIDATES + 30] = random_labels(100, MAX_CANDIDATES + 30, 0, chance=.02)
+    labels[400:, : MAX_CANDIDATES + 30] = random_labels(100, MAX_CANDIDATES + 30, 0, chance=0.02)
     num_classes = labels.shape[1]
     assert choose_classes(labels, 3) == list(range(num_classes - 3, num_classes))
 
@@ -83,13 +83,16 @@ def test_arguments_of_choosing_classes_are_checked():
         choose_classes(np.ones(3), 1)
 
 
-@pytest.mark.parametrize('choose', [
-    lambda labels, **limits: choose_classes(labels, 2, **limits), choose_images])
+@pytest.mark.parametrize(
+    'choose', [lambda labels, **limits: choose_classes(labels, 2, **limits), choose_images]
+)
 def test_limits_are_checked(choose):
     labels = random_labels(20, 4, 0)
-    for limits, message in ((dict(min_labels=-1), '`min_labels` to be 0 or more, but got -1'),
-                            (dict(min_labels=3, max_labels=2), r'at least min_labels \(3\)'),
-                            (dict(max_images=0), '`max_images` to be 1 or more')):
+    for limits, message in (
+        (dict(min_labels=-1), '`min_labels` to be 0 or more, but got -1'),
+        (dict(min_labels=3, max_labels=2), r'at least min_labels \(3\)'),
+        (dict(max_images=0), '`max_images` to be 1 or more'),
+    ):
         with pytest.raises(ValueError, match=message):
             choose(labels, **limits)
 
@@ -99,9 +102,12 @@ def test_all_images_that_fit_are_taken_where_there_are_few():
     expected = np.flatnonzero(fits(labels, 2, 3))
     for limit in (None, len(expected), len(expected) + 1):
         np.testing.assert_array_equal(
-            choose_images(labels, limit, min_labels=2, max_labels=3), expected)
-    np.testing.assert_array_equal(choose_images(labels, None, min_labels=1, max_labels=None),
-                                  np.flatnonzero(fits(labels, 1, 6)))
+            choose_images(labels, limit, min_labels=2, max_labels=3), expected
+        )
+    np.testing.assert_array_equal(
+        choose_images(labels, None, min_labels=1, max_labels=None),
+        np.flatnonzero(fits(labels, 1, 6)),
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -128,19 +134,20 @@ def test_choice_is_even_where_that_can_be():
 
 @pytest.mark.parametrize('seed', range(8))
 def test_the_rarest_class_gets_nearly_as_much_as_the_best_choice_gives_it(seed):
-    labels = random_labels(14, 4, seed, chance=.4)
+    labels = random_labels(14, 4, seed, chance=0.4)
     labels = labels[fits(labels)]
     if len(labels) < 6:
         labels = np.tile(labels, (3, 1))
     rows = choose_images(labels, 5, seed=seed)
-    best = max(((labels[list(choice)] == 1).sum(0).min(),
-                -(labels[list(choice)] == 1).sum(0).var())
-               for choice in itertools.combinations(range(len(labels)), 5))
+    best = max(
+        ((labels[list(choice)] == 1).sum(0).min(), -(labels[list(choice)] == 1).sum(0).var())
+        for choice in itertools.combinations(range(len(labels)), 5)
+    )
     assert (labels[rows] == 1).sum(0).min() >= best[0] - 1
 
 
 def test_rare_classes_are_taken_whole():
-    labels = random_labels(2000, 6, 0, chance=.3)
+    labels = random_labels(2000, 6, 0, chance=0.3)
     labels[labels[:, 0] == 1, 0] = 0
     labels[:20, 0] = labels[:20, 1] = 1
     labels[:20, 2:] = 0
@@ -181,13 +188,26 @@ def test_patterns_are_the_distinct_sets_of_classes(monkeypatch):
 def test_the_ten_classes_of_the_configs_are_those_that_leave_most_images(data_root):
     """The independent count goes through every ten of the classes that there are."""
     from mhc_plugin.datasets import VOCSubset
+
     voc = VOCSubset(str(data_root / 'VOCdevkit/VOC2012'), 'trainval')
     labels = voc.gt_scores()
     chosen = choose_classes(labels, num_classes=10, min_labels=2, max_labels=7, max_images=10_000)
     assert [voc.CLASSES[i] for i in chosen] == [
-        'bottle', 'car', 'cat', 'chair', 'cow', 'dog', 'horse', 'person', 'sheep', 'sofa']
+        'bottle',
+        'car',
+        'cat',
+        'chair',
+        'cow',
+        'dog',
+        'horse',
+        'person',
+        'sheep',
+        'sofa',
+    ]
     there = np.flatnonzero((labels == 1).any(0))
     present, images = np.unique(labels == 1, axis=0, return_counts=True)
-    best = max(images[fits(present[:, list(ten)].astype(int))].sum()
-               for ten in itertools.combinations(there, 10))
+    best = max(
+        images[fits(present[:, list(ten)].astype(int))].sum()
+        for ten in itertools.combinations(there, 10)
+    )
     assert quality(labels, chosen, 10_000)[0] == best == 428

@@ -115,8 +115,11 @@ def test_combined_sets_of_real_images(name, data_root, monkeypatch):
         uses = np.bincount(np.concatenate(dataset.get_gt_labels()))
         assert uses.tolist() == [len(dataset) * 4 // 10] * 10
     names = [
-        {Path(tile['img_path']).name if name == 'combined0' else tile['img_path']
-         for idx in range(len(dataset)) for tile in dataset.get_data_info(idx)['tiles']}
+        {
+            Path(tile['img_path']).name if name == 'combined0' else tile['img_path']
+            for idx in range(len(dataset))
+            for tile in dataset.get_data_info(idx)['tiles']
+        }
         for dataset in (train, test)
     ]
     assert not names[0] & names[1]
@@ -144,13 +147,17 @@ def test_own_images(name, monkeypatch, tmp_path, make_image):
     cfg = config(name)
     for seed, file in enumerate(('a.jpg', 'b.png')):
         make_image(tmp_path / 'own' / 'images' / file, seed=seed)
-    data_list = [dict(img_path='a.jpg', gt_label=[0, 2]),
-                 dict(img_path='b.png', gt_label=[], unknown_label=[1])]
+    data_list = [
+        dict(img_path='a.jpg', gt_label=[0, 2]),
+        dict(img_path='b.png', gt_label=[], unknown_label=[1]),
+    ]
     for split in ('train', 'val'):
         (tmp_path / 'own' / f'{split}.csv').write_text(
-            'file,labels,unknown_labels\na.jpg,horse|cat,\nb.png,,dog\n')
+            'file,labels,unknown_labels\na.jpg,horse|cat,\nb.png,,dog\n'
+        )
         (tmp_path / 'own' / f'{split}.json').write_text(
-            json.dumps(dict(metainfo=dict(classes=cfg.classes), data_list=data_list)))
+            json.dumps(dict(metainfo=dict(classes=cfg.classes), data_list=data_list))
+        )
     for loader in ('train', 'val'):
         dataset = build(cfg, loader)
         samples = [dataset[idx] for idx in range(2)]

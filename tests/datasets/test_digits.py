@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from mhc_plugin.datasets import SklearnDigits
-from mhc_plugin.datasets.digits import _draw_test
+from mhc_plugin.datasets.splices.digits import _draw_test
 
 
 def as_bytes(image):
@@ -29,8 +29,7 @@ def test_splits_are_all_digits_once():
 def test_samples_are_grey_bytes_with_the_labels_of_scikit_learn():
     digits = load_digits()
     labels = {
-        as_bytes(image).tobytes(): label
-        for image, label in zip(digits.images, digits.target)
+        as_bytes(image).tobytes(): label for image, label in zip(digits.images, digits.target)
     }
     dataset = SklearnDigits('test')
     assert dataset.metainfo['classes'] == tuple('0123456789')

@@ -8,7 +8,8 @@ from mhc_plugin.datasets import label_table
 from mhc_plugin.datasets.label_table import BoxTable, LabelBuilder, LabelTable
 
 MATRICES = st.tuples(st.integers(0, 8), st.integers(1, 5)).flatmap(
-    lambda shape: arrays(np.int8, shape, elements=st.integers(-1, 1)))
+    lambda shape: arrays(np.int8, shape, elements=st.integers(-1, 1))
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -32,22 +33,29 @@ def test_rows_and_classes_are_chosen_in_any_order(matrix, fill, data):
     table = LabelTable.from_dense(matrix, fill)
     count, num_classes = matrix.shape
     rows = data.draw(st.lists(st.integers(0, count - 1), max_size=10)) if count else []
-    classes = data.draw(st.permutations(range(num_classes)).map(
-        lambda order: order[:data.draw(st.integers(1, num_classes))]))
+    classes = data.draw(
+        st.permutations(range(num_classes)).map(
+            lambda order: order[: data.draw(st.integers(1, num_classes))]
+        )
+    )
     np.testing.assert_array_equal(table.take(rows).dense(), matrix[rows])
     np.testing.assert_array_equal(table.select_classes(classes).dense(), matrix[:, classes])
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 1)), max_size=30),
-       st.permutations(range(6)), st.sets(st.integers(0, 5)), st.integers(1, 4))
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 1)), max_size=30),
+    st.permutations(range(6)),
+    st.sets(st.integers(0, 5)),
+    st.integers(1, 4),
+)
 def test_a_builder_lets_present_beat_absent_and_leaves_rows_out(labels, order, out, step):
     row_of = np.full(6, -1, np.int32)
     kept = [row for row in order if row not in out]
     row_of[kept] = np.arange(len(kept))
     builder = LabelBuilder(4)
     for start in range(0, len(labels), step):
-        rows, classes, values = np.array(labels[start:start + step]).T
+        rows, classes, values = np.array(labels[start : start + step]).T
         builder.add(rows.astype(np.int32), classes.astype(np.int16), values.astype(np.int8))
     expected = np.full((len(kept), 4), -1)
     for row, c, value in labels:
@@ -86,8 +94,9 @@ def test_a_builder_grows_beyond_its_first_size():
 def test_a_million_images_take_some_ten_megabytes():
     rows = np.repeat(np.arange(1_000_000, dtype=np.int32), 3)
     builder = LabelBuilder(601)
-    builder.add(rows, np.tile(np.array([5, 90, 600], np.int16), 1_000_000),
-                np.ones(len(rows), np.int8))
+    builder.add(
+        rows, np.tile(np.array([5, 90, 600], np.int16), 1_000_000), np.ones(len(rows), np.int8)
+    )
     table, _ = builder.build(np.arange(1_000_000, dtype=np.int32))
     size = table.offsets.nbytes + table.classes.nbytes + table.values.nbytes
     assert size < 20e6
@@ -100,7 +109,8 @@ def test_boxes_of_chosen_images():
         corners=np.arange(12, dtype=np.float32).reshape(3, 4),
         classes=np.array([4, 5, 6], np.int16),
         difficult=np.array([False, True, False]),
-        normalized=False)
+        normalized=False,
+    )
     chosen = table.take(np.array([2, 1, 0]))
     assert chosen.offsets.tolist() == [0, 1, 1, 3]
     corners, classes, difficult = chosen.of(2)

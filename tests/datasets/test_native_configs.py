@@ -1,4 +1,5 @@
 """The bases of VOC and OpenImages."""
+
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,28 @@ from mmpretrain.registry import DATASETS
 from mhc_plugin.datasets import OpenImagesSubset, choose_classes
 
 BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
-TWENTY = ('Airplane', 'Bicycle', 'Bird', 'Boat', 'Bottle', 'Bus', 'Car', 'Cat', 'Chair', 'Cattle',
-          'Kitchen & dining room table', 'Dog', 'Horse', 'Motorcycle', 'Person', 'Houseplant',
-          'Sheep', 'Couch', 'Train', 'Television')
+TWENTY = (
+    'Airplane',
+    'Bicycle',
+    'Bird',
+    'Boat',
+    'Bottle',
+    'Bus',
+    'Car',
+    'Cat',
+    'Chair',
+    'Cattle',
+    'Kitchen & dining room table',
+    'Dog',
+    'Horse',
+    'Motorcycle',
+    'Person',
+    'Houseplant',
+    'Sheep',
+    'Couch',
+    'Train',
+    'Television',
+)
 
 
 def datasets(name):
@@ -27,7 +47,12 @@ def check_samples(train, val, test, size):
     sample = test[0]
     assert sample['inputs'].shape == (3, 224, 224)
     assert set(sample['data_samples'].keys()) == {
-        'gt_label', 'gt_score', 'gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult'}
+        'gt_label',
+        'gt_score',
+        'gt_bboxes',
+        'gt_bbox_labels',
+        'gt_bbox_difficult',
+    }
 
 
 @pytest.mark.parametrize('name', ['voc', 'openimages'])
@@ -43,7 +68,8 @@ def test_metrics_are_the_papers(name):
     assert cfg.num_classes == len(cfg.classes) == 10
     assert [dict(metric) for metric in cfg.test_evaluator] == [
         dict(type='TopKMultiLabelMetric', topk=(1, 2, 3, 4, 5), average='macro'),
-        dict(type='MultiLabelMeanAP')]
+        dict(type='MultiLabelMeanAP'),
+    ]
     for part in ('train', 'val', 'test'):
         dataset = cfg[f'{part}_dataloader'].dataset
         assert (dataset.min_labels, dataset.max_labels, dataset.max_images) == (2, 7, 10_000)
@@ -61,8 +87,9 @@ def test_voc_takes_both_years_where_both_are(make_voc, tmp_path, monkeypatch):
     check_samples(train, val, test, 1)
 
 
-def test_openimages_looks_where_its_downloader_leaves_images(make_openimages, tmp_path,
-                                                             monkeypatch):
+def test_openimages_looks_where_its_downloader_leaves_images(
+    make_openimages, tmp_path, monkeypatch
+):
     monkeypatch.setenv('MHC_DATA_ROOT', str(tmp_path))
     monkeypatch.delenv('MHC_OPENIMAGES_IMAGES', raising=False)
     root = tmp_path / 'openimages'
@@ -70,8 +97,9 @@ def test_openimages_looks_where_its_downloader_leaves_images(make_openimages, tm
     for split in ('train', 'test'):
         make_openimages(root, labels, [('a', '/m/cat', 0, 1, 0, 1, 0, 0)], split=split)
     classes = Config.fromfile(BASES / 'openimages.py').classes
-    (root / 'class-descriptions-boxable.csv').write_text(''.join(
-        f'/m/{name.lower()},{name}\n' for name in classes))
+    (root / 'class-descriptions-boxable.csv').write_text(
+        ''.join(f'/m/{name.lower()},{name}\n' for name in classes)
+    )
     train, val, test = datasets('openimages')
     assert train.get_data_info(0)['img_path'] == str(root / 'train/a.jpg')
     check_samples(train, val, test, 1)
@@ -89,9 +117,21 @@ def test_the_papers_subsets_of_the_development_data(data_root, monkeypatch, name
 
 @pytest.mark.real_data
 def test_the_classes_of_openimages_are_what_the_call_in_the_config_finds(data_root):
-    scores = [OpenImagesSubset(str(data_root / 'openimages'), split, classes=TWENTY,
-                               image_folder='../VOCdevkit/VOC2012/JPEGImages').gt_scores()
-              for split in ('train', 'validation')]
-    chosen = choose_classes(np.concatenate(scores), num_classes=10, min_labels=2, max_labels=7,
-                            max_images=10_000, seed=0)
+    scores = [
+        OpenImagesSubset(
+            str(data_root / 'openimages'),
+            split,
+            classes=TWENTY,
+            image_folder='../VOCdevkit/VOC2012/JPEGImages',
+        ).gt_scores()
+        for split in ('train', 'validation')
+    ]
+    chosen = choose_classes(
+        np.concatenate(scores),
+        num_classes=10,
+        min_labels=2,
+        max_labels=7,
+        max_images=10_000,
+        seed=0,
+    )
     assert tuple(TWENTY[i] for i in chosen) == Config.fromfile(BASES / 'openimages.py').classes

@@ -9,15 +9,28 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from mhc_plugin.datasets import AnnotationError, OpenImagesSubset, VOCSubset
-from mhc_plugin.datasets.openimages import OpenImagesFiles, read_annotations, resolve_classes
-from mhc_plugin.datasets.openimages_files import find_box_file, find_class_file, find_label_file
+from mhc_plugin.datasets.openimages.annotations import (
+    OpenImagesFiles,
+    read_annotations,
+    resolve_classes,
+)
+from mhc_plugin.datasets.openimages.files import find_box_file, find_class_file, find_label_file
 
 CLASSES = ['Dog', 'Cat']
-LABELS = [('b', '/m/dog', 1), ('a', '/m/cat', '1.0'), ('a', '/m/dog', '0.0'), ('c', '/m/cup', 1),
-          ('d', '/m/cat', 0)]
+LABELS = [
+    ('b', '/m/dog', 1),
+    ('a', '/m/cat', '1.0'),
+    ('a', '/m/dog', '0.0'),
+    ('c', '/m/cup', 1),
+    ('d', '/m/cat', 0),
+]
 #         image, MID, XMin, XMax, YMin, YMax, IsGroupOf, IsDepiction
-BOXES = [('b', '/m/dog', .25, .5, 0, .5, 1, 0), ('a', '/m/dog', 0, 1, 0, 1, 0, 1),
-         ('b', '/m/cat', 0, .5, .5, 1, 0, 0), ('b', '/m/cup', 0, 1, 0, 1, 0, 0)]
+BOXES = [
+    ('b', '/m/dog', 0.25, 0.5, 0, 0.5, 1, 0),
+    ('a', '/m/dog', 0, 1, 0, 1, 0, 1),
+    ('b', '/m/cat', 0, 0.5, 0.5, 1, 0, 0),
+    ('b', '/m/cup', 0, 1, 0, 1, 0, 0),
+]
 TEN = ('Bottle', 'Car', 'Cat', 'Chair', 'Cattle', 'Dog', 'Horse', 'Person', 'Sheep', 'Couch')
 VOC_TEN = ('bottle', 'car', 'cat', 'chair', 'cow', 'dog', 'horse', 'person', 'sheep', 'sofa')
 
@@ -28,21 +41,32 @@ def root(make_openimages, tmp_path):
 
 
 def named_scores(dataset):
-    return {dataset.get_data_info(i)['img_path'].rsplit('/', 1)[1][:-4]: row.tolist()
-            for i, row in enumerate(dataset.gt_scores())}
+    return {
+        dataset.get_data_info(i)['img_path'].rsplit('/', 1)[1][:-4]: row.tolist()
+        for i, row in enumerate(dataset.gt_scores())
+    }
 
 
-@pytest.mark.parametrize(('labels', 'depictions', 'expected'), [
-    ('image', True, dict(a=[0, 1], b=[1, -1], c=[-1, -1], d=[-1, 0])),
-    ('boxes', True, dict(a=[1, -1], b=[1, 1])),
-    ('boxes', False, dict(a=[-1, -1], b=[1, 1])),
-    ('both', True, dict(a=[1, 1], b=[1, 1], c=[-1, -1], d=[-1, 0])),
-    ('both', False, dict(a=[0, 1], b=[1, 1], c=[-1, -1], d=[-1, 0])),
-])
+@pytest.mark.parametrize(
+    ('labels', 'depictions', 'expected'),
+    [
+        ('image', True, dict(a=[0, 1], b=[1, -1], c=[-1, -1], d=[-1, 0])),
+        ('boxes', True, dict(a=[1, -1], b=[1, 1])),
+        ('boxes', False, dict(a=[-1, -1], b=[1, 1])),
+        ('both', True, dict(a=[1, 1], b=[1, 1], c=[-1, -1], d=[-1, 0])),
+        ('both', False, dict(a=[0, 1], b=[1, 1], c=[-1, -1], d=[-1, 0])),
+    ],
+)
 def test_what_nobody_verified_is_unknown(root, labels, depictions, expected):
-    dataset = DATASETS.build(dict(
-        type='OpenImagesSubset', data_root=str(root), classes=CLASSES, labels=labels,
-        depictions=depictions))
+    dataset = DATASETS.build(
+        dict(
+            type='OpenImagesSubset',
+            data_root=str(root),
+            classes=CLASSES,
+            labels=labels,
+            depictions=depictions,
+        )
+    )
     assert named_scores(dataset) == expected
     # Sorted by ImageID, whatever the order of rows.
     assert list(named_scores(dataset)) == sorted(expected)
@@ -71,20 +95,25 @@ def test_classes_that_are_not_there_are_refused():
     names = {'/m/1': 'Mouse', '/m/2': 'Mouse', '/m/3': 'Cattle'}
     assert resolve_classes(names, ['/m/2', 'Cattle']) == {'/m/2': 'Mouse', '/m/3': 'Cattle'}
     for classes, message in (
-            (['Catle'], "names or MIDs of OpenImages, but got 'Catle'; did you mean Cattle?"),
-            (['zzz'], "but got 'zzz'."),
-            (['Mouse'], "to be unambiguous, but 'Mouse' is the name of /m/1, /m/2: give the MID"),
-            (['Cattle', '/m/3'], "to name each class once, but got '/m/3' twice")):
+        (['Catle'], "names or MIDs of OpenImages, but got 'Catle'; did you mean Cattle?"),
+        (['zzz'], "but got 'zzz'."),
+        (['Mouse'], "to be unambiguous, but 'Mouse' is the name of /m/1, /m/2: give the MID"),
+        (['Cattle', '/m/3'], "to name each class once, but got '/m/3' twice"),
+    ):
         with pytest.raises(ValueError, match=re.escape(message)):
             resolve_classes(names, classes)
 
 
 def test_boxes_are_in_pixels_of_the_image_and_in_shares_on_the_sample(root):
     pipeline = [
-        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)),
-        dict(type='RandomFlip', prob=1.), dict(type='NormalizeBoxes'),
-        dict(type='PackInputs',
-             algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult'))]
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(64, 64)),
+        dict(type='RandomFlip', prob=1.0),
+        dict(type='NormalizeBoxes'),
+        dict(
+            type='PackInputs', algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')
+        ),
+    ]
     dataset = OpenImagesSubset(str(root), classes=CLASSES, with_boxes=True, pipeline=pipeline)
     info = dataset.get_data_info(1)
     # The image is 32 x 24.
@@ -93,7 +122,8 @@ def test_boxes_are_in_pixels_of_the_image_and_in_shares_on_the_sample(root):
     assert info['gt_bboxes_labels'].tolist() == [0, 1]
     sample = dataset[1]['data_samples']
     torch.testing.assert_close(
-        sample.gt_bboxes, torch.tensor([[.5, 0, .75, .5], [.5, .5, 1, 1]]))
+        sample.gt_bboxes, torch.tensor([[0.5, 0, 0.75, 0.5], [0.5, 0.5, 1, 1]])
+    )
     assert sample.gt_bbox_labels.tolist() == [0, 1]
     assert not sample.gt_bbox_difficult.any()
     assert dataset[2]['data_samples'].gt_bboxes.shape == (0, 4)
@@ -124,7 +154,9 @@ def test_images_that_are_not_on_disk_are_left_out_and_counted(make_openimages, t
     assert dataset.get_data_info(0)['gt_bboxes_labels'].tolist() == [0, 1]
     assert len(dataset.data_list.boxes.corners) == 2
     assert dataset.left_out.counts == {
-        'images without a file': 2, 'their rows of the chosen classes': 3}
+        'images without a file': 2,
+        'their rows of the chosen classes': 3,
+    }
     everything = OpenImagesSubset(str(root), classes=CLASSES, require_images=False)
     assert len(everything) == 4
     assert everything.left_out.counts == {}
@@ -152,36 +184,43 @@ def test_images_are_chosen_by_their_number_of_classes(root):
     assert pickle.loads(pickle.dumps(dataset)).get_cat_ids(0) == [1]
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(split='val'), "`split` to be one of train, validation, test, but got 'val'"),
-    (dict(labels='all'), "`labels` to be one of image, boxes, both, but got 'all'"),
-    (dict(max_images=0), '`max_images` to be 1 or more'),
-    (dict(min_labels=3), 'None of the 4 images has 3 to any number of the classes Dog, Cat'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(split='val'), "`split` to be one of train, validation, test, but got 'val'"),
+        (dict(labels='all'), "`labels` to be one of image, boxes, both, but got 'all'"),
+        (dict(max_images=0), '`max_images` to be 1 or more'),
+        (dict(min_labels=3), 'None of the 4 images has 3 to any number of the classes Dog, Cat'),
+    ],
+)
 def test_arguments_are_checked(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         OpenImagesSubset(str(root), classes=CLASSES, **arguments)
 
 
-@pytest.mark.parametrize(('find', 'name'), [
-    (find_class_file, 'class-descriptions-boxable.csv'),
-    (find_class_file, 'class-descriptions.csv'),
-    (find_class_file, 'oidv6-class-descriptions.csv'),
-    (find_class_file, 'oidv7-class-descriptions-boxable.csv'),
-    (find_class_file, 'metadata/dict.csv'),
-    (find_label_file, 'validation-annotations-human-imagelabels-boxable.csv'),
-    (find_label_file, 'oidv7-val-annotations-human-imagelabels.csv'),
-    (find_label_file, 'validation/annotations-human.csv'),
-    (find_label_file, 'labels/oidv6-validation-annotations-human-imagelabels.csv'),
-    (find_box_file, 'validation-annotations-bbox.csv'),
-    (find_box_file, 'annotations/oidv6-validation-annotations-bbox.csv'),
-    (find_box_file, 'validation-annotations-human-bbox.csv'),
-    (find_box_file, 'validation/annotations-human-bbox.csv'),
-])
+@pytest.mark.parametrize(
+    ('find', 'name'),
+    [
+        (find_class_file, 'class-descriptions-boxable.csv'),
+        (find_class_file, 'class-descriptions.csv'),
+        (find_class_file, 'oidv6-class-descriptions.csv'),
+        (find_class_file, 'oidv7-class-descriptions-boxable.csv'),
+        (find_class_file, 'metadata/dict.csv'),
+        (find_label_file, 'validation-annotations-human-imagelabels-boxable.csv'),
+        (find_label_file, 'oidv7-val-annotations-human-imagelabels.csv'),
+        (find_label_file, 'validation/annotations-human.csv'),
+        (find_label_file, 'labels/oidv6-validation-annotations-human-imagelabels.csv'),
+        (find_box_file, 'validation-annotations-bbox.csv'),
+        (find_box_file, 'annotations/oidv6-validation-annotations-bbox.csv'),
+        (find_box_file, 'validation-annotations-human-bbox.csv'),
+        (find_box_file, 'validation/annotations-human-bbox.csv'),
+    ],
+)
 def test_files_are_found_by_the_names_of_all_versions(tmp_path, find, name):
     split = [] if find is find_class_file else ['validation']
-    argument = dict(find_class_file='class_file', find_label_file='label_file',
-                    find_box_file='box_file')[find.__name__]
+    argument = dict(
+        find_class_file='class_file', find_label_file='label_file', find_box_file='box_file'
+    )[find.__name__]
     with pytest.raises(FileNotFoundError, match=f'Expected one of .* set `{argument}`'):
         find(tmp_path, *split)
     path = tmp_path / name
@@ -199,8 +238,14 @@ def test_file_of_another_name_is_an_option(root):
     (root / 'train-annotations-human-imagelabels-boxable.csv').rename(root / 'train/l.csv')
     (root / 'class-descriptions-boxable.csv').rename(root / 'c.csv')
     (root / 'train-annotations-bbox.csv').rename(root / 'b.csv')
-    dataset = OpenImagesSubset(str(root), classes=CLASSES, labels='both', class_file='c.csv',
-                               label_file='<split>/l.csv', box_file='b.csv')
+    dataset = OpenImagesSubset(
+        str(root),
+        classes=CLASSES,
+        labels='both',
+        class_file='c.csv',
+        label_file='<split>/l.csv',
+        box_file='b.csv',
+    )
     assert len(dataset) == 4
     with pytest.raises(FileNotFoundError, match='`data_root`'):
         OpenImagesSubset(str(root / 'none'), classes=CLASSES)
@@ -210,8 +255,9 @@ def test_annotations_do_not_depend_on_the_order_of_rows(make_openimages, tmp_pat
     rng = np.random.RandomState(0)
     mids = ['/m/cat', '/m/dog', '/m/cup']
     labels = [(f'{rng.randint(60):x}', mids[rng.randint(3)], rng.randint(2)) for _ in range(400)]
-    boxes = [(f'{rng.randint(60):x}', mids[rng.randint(3)], 0, i / 100, 0, 1, 0, 0)
-             for i in range(100)]
+    boxes = [
+        (f'{rng.randint(60):x}', mids[rng.randint(3)], 0, i / 100, 0, 1, 0, 0) for i in range(100)
+    ]
     read = []
     for number in range(2):
         root = make_openimages(tmp_path / str(number), labels, boxes, on_disk=[])
@@ -235,13 +281,15 @@ def test_annotations_do_not_depend_on_the_order_of_rows(make_openimages, tmp_pat
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(('split', 'voc_split'), [
-    ('train', 'train'), ('validation', 'val'), ('test', 'test')])
+@pytest.mark.parametrize(
+    ('split', 'voc_split'), [('train', 'train'), ('validation', 'val'), ('test', 'test')]
+)
 @pytest.mark.parametrize('labels', ['image', 'both'])
 def test_both_formats_say_the_same_of_the_same_images(data_root, split, voc_split, labels):
     images = str(data_root / 'VOCdevkit/VOC2012/JPEGImages')
-    ours = OpenImagesSubset(str(data_root / 'openimages'), split, classes=TEN, labels=labels,
-                            image_folder=images)
+    ours = OpenImagesSubset(
+        str(data_root / 'openimages'), split, classes=TEN, labels=labels, image_folder=images
+    )
     voc = VOCSubset(str(data_root / 'VOCdevkit/VOC2012'), voc_split, classes=VOC_TEN)
     ours, voc = named_scores(ours), named_scores(voc)
     assert ours.keys() == voc.keys()
@@ -255,8 +303,9 @@ def test_both_formats_say_the_same_of_the_same_images(data_root, split, voc_spli
 @pytest.mark.real_data
 def test_real_labels_are_those_of_an_independent_count(data_root):
     root = data_root / 'openimages'
-    dataset = OpenImagesSubset(str(root), 'test', classes=TEN,
-                               image_folder='../VOCdevkit/VOC2012/JPEGImages')
+    dataset = OpenImagesSubset(
+        str(root), 'test', classes=TEN, image_folder='../VOCdevkit/VOC2012/JPEGImages'
+    )
     with (root / 'class-descriptions-boxable.csv').open(encoding='utf-8', newline='') as file:
         mid_of = {name: mid for mid, name in csv.reader(file)}
     expected = {}

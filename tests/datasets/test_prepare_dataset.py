@@ -21,8 +21,12 @@ from mhc_plugin.datasets.writing import new_folder
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'prepare_dataset.py'
 OBJECTS = {
-    '1': [('dog', 0), ('cat', 0), ('person', 1)], '2': [('cat', 0)], '3': [('dog', 0), ('sofa', 1)],
-    '4': [('cat', 0), ('person', 0)], '5': [('dog', 0), ('cat', 0), ('person', 0)]}
+    '1': [('dog', 0), ('cat', 0), ('person', 1)],
+    '2': [('cat', 0)],
+    '3': [('dog', 0), ('sofa', 1)],
+    '4': [('cat', 0), ('person', 0)],
+    '5': [('dog', 0), ('cat', 0), ('person', 0)],
+}
 DIGITS = {'train_dataloader.dataset.length': 6, 'test_dataloader.dataset.length': 3}
 
 
@@ -59,18 +63,21 @@ def test_card_says_what_is_in_it_and_where_it_came_from(voc, tmp_path):
     # Cat and dog are together in two images, cat and person as well, but cat and dog more evenly.
     assert card['classes'] == ['cat', 'dog']
     assert card['classes_chosen_by'] == dict(split='trainval', num_classes=2)
-    assert card['settings'] == dict(data_root=str(voc), difficult='unknown', min_labels=2,
-                                    max_labels=7, max_images=1, seed=3)
+    assert card['settings'] == dict(
+        data_root=str(voc), difficult='unknown', min_labels=2, max_labels=7, max_images=1, seed=3
+    )
     split = card['splits']['trainval']
     assert split['before']['images'] == 5
     assert split['before']['classes']['cat'] == dict(present=4, absent=1, unknown=0)
     assert split['after']['images'] == 1
     content = (out / 'trainval.json').read_bytes()
     assert split['file'] == dict(
-        path='trainval.json', bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        path='trainval.json', bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
     source = voc / 'ImageSets/Main/trainval.txt'
-    assert split['sources'] == [dict(
-        path=str(source), bytes=10, sha256=hashlib.sha256(source.read_bytes()).hexdigest())]
+    assert split['sources'] == [
+        dict(path=str(source), bytes=10, sha256=hashlib.sha256(source.read_bytes()).hexdigest())
+    ]
 
 
 def test_same_arguments_give_the_same_bytes(voc, tmp_path):
@@ -80,39 +87,58 @@ def test_same_arguments_give_the_same_bytes(voc, tmp_path):
 
 
 def test_several_roots_share_the_folder_above(make_voc, tmp_path):
-    roots = [str(make_voc(tmp_path / 'kit' / name, {name: [('cat', 0), ('dog', 0)]}))
-             for name in ('VOC2007', 'VOC2012')]
+    roots = [
+        str(make_voc(tmp_path / 'kit' / name, {name: [('cat', 0), ('dog', 0)]}))
+        for name in ('VOC2007', 'VOC2012')
+    ]
     out = prepare_voc(tmp_path / 'out', roots, splits=['trainval'], classes=['cat', 'dog'])
     assert read_card(out)['splits']['trainval']['images_below'] == str(tmp_path / 'kit')
     entries = json.loads((out / 'trainval.json').read_text())['data_list']
     assert [entry['img_path'] for entry in entries] == [
-        'VOC2007/JPEGImages/VOC2007.jpg', 'VOC2012/JPEGImages/VOC2012.jpg']
+        'VOC2007/JPEGImages/VOC2007.jpg',
+        'VOC2012/JPEGImages/VOC2012.jpg',
+    ]
 
 
 def test_openimages_is_chosen_before_it_is_downloaded(make_openimages, tmp_path):
-    labels = [('b', '/m/dog', 1), ('a', '/m/cat', 1), ('a', '/m/dog', 1), ('b', '/m/cat', 1),
-              ('c', '/m/cat', 1), ('b', '/m/cup', 0)]
+    labels = [
+        ('b', '/m/dog', 1),
+        ('a', '/m/cat', 1),
+        ('a', '/m/dog', 1),
+        ('b', '/m/cat', 1),
+        ('c', '/m/cat', 1),
+        ('b', '/m/cup', 0),
+    ]
     root = make_openimages(tmp_path / 'oi', labels, on_disk=[])
-    out = prepare_openimages(tmp_path / 'out', str(root), splits=['train'], num_classes=2,
-                             require_images=False)
+    out = prepare_openimages(
+        tmp_path / 'out', str(root), splits=['train'], num_classes=2, require_images=False
+    )
     assert (out / 'train_images.txt').read_text() == 'train/a\ntrain/b\n'
     annotations = json.loads((out / 'train.json').read_text())
     assert annotations['metainfo'] == dict(classes=['Cat', 'Dog'])
-    assert annotations['data_list'][0] == dict(
-        img_path='a.jpg', gt_label=[0, 1], unknown_label=[])
+    assert annotations['data_list'][0] == dict(img_path='a.jpg', gt_label=[0, 1], unknown_label=[])
     card = read_card(out)
     assert card['splits']['train']['images_below'] == str(root / 'train')
     assert [Path(source['path']).name for source in card['splits']['train']['sources']] == [
-        'class-descriptions-boxable.csv', 'train-annotations-human-imagelabels-boxable.csv']
+        'class-descriptions-boxable.csv',
+        'train-annotations-human-imagelabels-boxable.csv',
+    ]
 
 
 def test_unknown_labels_have_a_field_of_their_own(make_openimages, tmp_path):
     root = make_openimages(tmp_path / 'oi', [('a', '/m/cat', 1), ('b', '/m/dog', 0)])
-    out = prepare_openimages(tmp_path / 'out', str(root), splits=['train'], min_labels=0,
-                             classes=['Dog', 'Cat', '/m/cup'])
+    out = prepare_openimages(
+        tmp_path / 'out',
+        str(root),
+        splits=['train'],
+        min_labels=0,
+        classes=['Dog', 'Cat', '/m/cup'],
+    )
     entries = json.loads((out / 'train.json').read_text())['data_list']
-    assert entries == [dict(img_path='a.jpg', gt_label=[1], unknown_label=[0, 2]),
-                       dict(img_path='b.jpg', gt_label=[], unknown_label=[1, 2])]
+    assert entries == [
+        dict(img_path='a.jpg', gt_label=[1], unknown_label=[0, 2]),
+        dict(img_path='b.jpg', gt_label=[], unknown_label=[1, 2]),
+    ]
 
 
 def test_composites_are_those_of_the_dataset(tmp_path):
@@ -120,8 +146,9 @@ def test_composites_are_those_of_the_dataset(tmp_path):
     card = read_card(out)
     assert card['parts']['train']['images'] == len(list((out / 'train').iterdir())) == 6
     cfg = prepare.load_config(prepare._splice_config('digits'), DIGITS)
-    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset,
-                                  pipeline=[dict(type='ComposeTiles')]))
+    dataset = DATASETS.build(
+        dict(cfg.test_dataloader.dataset, pipeline=[dict(type='ComposeTiles')])
+    )
     read = MultiLabelDataset(ann_file='test.json', data_root=str(out))
     assert len(read) == len(dataset) == 3
     for i in range(3):
@@ -134,8 +161,10 @@ def test_composites_are_those_of_the_dataset(tmp_path):
 
 
 def test_dataset_that_is_not_spliced_is_refused(tmp_path):
-    for part, message in (('val', 'to be a SplicedDataset, but it is a SklearnDigits'),
-                          ('test', 'to have a test_dataloader, but .* has none')):
+    for part, message in (
+        ('val', 'to be a SplicedDataset, but it is a SklearnDigits'),
+        ('test', 'to have a test_dataloader, but .* has none'),
+    ):
         config = tmp_path / 'config.py'
         config.write_text("val_dataloader = dict(dataset=dict(type='SklearnDigits', split='test'))")
         with pytest.raises(ValueError, match=message):
@@ -155,6 +184,7 @@ def test_interrupted_at_any_write_it_leaves_nothing(voc, tmp_path, monkeypatch, 
                 if len(calls) > stop:
                     raise error
                 return function(*args, **kwargs)
+
             return call
 
         with monkeypatch.context() as patch:
@@ -201,28 +231,86 @@ def run_tool(monkeypatch, *arguments):
 
 
 def test_tool_passes_its_options_on(voc, make_openimages, tmp_path, monkeypatch, capsys):
-    assert run_tool(monkeypatch, 'voc', '--data-root', voc, '--out', tmp_path / 'a', '--splits',
-                    'test', '--classes', 'cat', 'dog', '--min-labels', 1, '--difficult',
-                    'positive', '--seed', 5, '--max-images', 9, '--max-labels', 3) == 0
+    assert (
+        run_tool(
+            monkeypatch,
+            'voc',
+            '--data-root',
+            voc,
+            '--out',
+            tmp_path / 'a',
+            '--splits',
+            'test',
+            '--classes',
+            'cat',
+            'dog',
+            '--min-labels',
+            1,
+            '--difficult',
+            'positive',
+            '--seed',
+            5,
+            '--max-images',
+            9,
+            '--max-labels',
+            3,
+        )
+        == 0
+    )
     card = read_card(tmp_path / 'a')
-    assert card['settings'] == dict(data_root=[str(voc)], difficult='positive', min_labels=1,
-                                    max_labels=3, max_images=9, seed=5)
+    assert card['settings'] == dict(
+        data_root=[str(voc)], difficult='positive', min_labels=1, max_labels=3, max_images=9, seed=5
+    )
     assert card['splits']['test']['after']['classes']['cat']['present'] == 2
     printed = capsys.readouterr().out
     assert 'test images per class' in printed
     assert f'Written: {tmp_path / "a"}' in printed
 
-    root = make_openimages(tmp_path / 'oi', [('a', '/m/cat', 1), ('a', '/m/dog', 0)],
-                           [('a', '/m/dog', 0, 1, 0, 1, 0, 1)], on_disk=[])
-    assert run_tool(monkeypatch, 'openimages', '--data-root', root, '--out', tmp_path / 'b',
-                    '--splits', 'train', '--before-download', '--labels', 'both', '--no-depictions',
-                    '--min-labels', 1, '--num-classes', 1) == 0
+    root = make_openimages(
+        tmp_path / 'oi',
+        [('a', '/m/cat', 1), ('a', '/m/dog', 0)],
+        [('a', '/m/dog', 0, 1, 0, 1, 0, 1)],
+        on_disk=[],
+    )
+    assert (
+        run_tool(
+            monkeypatch,
+            'openimages',
+            '--data-root',
+            root,
+            '--out',
+            tmp_path / 'b',
+            '--splits',
+            'train',
+            '--before-download',
+            '--labels',
+            'both',
+            '--no-depictions',
+            '--min-labels',
+            1,
+            '--num-classes',
+            1,
+        )
+        == 0
+    )
     card = read_card(tmp_path / 'b')
     assert card['classes'] == ['Cat']
     assert card['splits']['train']['images_below'] == str(root / 'train')
 
-    assert run_tool(monkeypatch, 'splice', 'digits', '--out', tmp_path / 'c', '--parts', 'test',
-                    '--cfg-options', 'test_dataloader.dataset.length=2') == 0
+    assert (
+        run_tool(
+            monkeypatch,
+            'splice',
+            'digits',
+            '--out',
+            tmp_path / 'c',
+            '--parts',
+            'test',
+            '--cfg-options',
+            'test_dataloader.dataset.length=2',
+        )
+        == 0
+    )
     assert len(list((tmp_path / 'c/test').iterdir())) == 2
 
 
@@ -243,8 +331,9 @@ def test_tool_says_that_it_was_interrupted(voc, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, '_write_card', interrupt)
-    code = run_tool(monkeypatch, 'voc', '--data-root', voc, '--out', tmp_path / 'out',
-                    '--num-classes', 2)
+    code = run_tool(
+        monkeypatch, 'voc', '--data-root', voc, '--out', tmp_path / 'out', '--num-classes', 2
+    )
     assert code == 130
     assert capsys.readouterr().err == 'Interrupted; nothing was written.\n'
     assert sorted(os.listdir(tmp_path)) == ['VOC2012']
@@ -263,15 +352,25 @@ def test_help_names_every_option(monkeypatch, capsys, arguments):
 def test_killed_it_leaves_no_half_written_result(tmp_path, how):
     out = tmp_path / 'results' / 'out'
     process = subprocess.Popen(
-        [sys.executable, str(TOOL), 'splice', 'digits', '--out', str(out), '--cfg-options',
-         'train_dataloader.dataset.length=100000'],
-        env=dict(os.environ, PYTHONPATH=str(TOOL.parents[1])), stdout=subprocess.DEVNULL)
+        [
+            sys.executable,
+            str(TOOL),
+            'splice',
+            'digits',
+            '--out',
+            str(out),
+            '--cfg-options',
+            'train_dataloader.dataset.length=100000',
+        ],
+        env=dict(os.environ, PYTHONPATH=str(TOOL.parents[1])),
+        stdout=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 120
         while not list(out.parent.glob('.out.*/train/*.png')):
             assert process.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(.05)
+            time.sleep(0.05)
         process.send_signal(how)
         assert process.wait(60) != 0
     finally:

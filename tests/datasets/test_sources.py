@@ -8,7 +8,7 @@ from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from mhc_plugin.datasets.sources import read_source, same_content, same_name
+from mhc_plugin.datasets.splices.sources import read_source, same_content, same_name
 
 
 @DATASETS.register_module()
@@ -124,9 +124,7 @@ def test_arrays_share_content_but_no_names():
 
 
 def test_missing_files(tmp_path, make_image):
-    there = read_source(
-        listed([dict(img_path=str(make_image(tmp_path / 'a.png')), gt_label=0)])
-    )[0]
+    there = read_source(listed([dict(img_path=str(make_image(tmp_path / 'a.png')), gt_label=0)]))[0]
     gone = read_source(listed([dict(img_path=str(tmp_path / 'gone.png'), gt_label=0)]))[0]
     assert same_content(there, gone) == set()
     with pytest.raises(FileNotFoundError, match=r"gone\.png' does not"):

@@ -134,7 +134,7 @@ def test_what_the_other_side_holds_is_left_out(pool, tmp_path, make_image):
 def test_what_is_left_out_is_counted(pool, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'mhc_plugin.datasets.spliced.print_log', lambda line, **kwargs: lines.append(line)
+        'mhc_plugin.datasets.splices.spliced.print_log', lambda line, **kwargs: lines.append(line)
     )
     (tmp_path / 'other' / 'x').mkdir(parents=True)
     shutil.copy(tmp_path / 'pool/elk/6.png', tmp_path / 'other/x/copy.png')
@@ -235,9 +235,7 @@ def test_the_printed_form(pool):
 
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_images_in_memory(split):
-    dataset = splice(
-        dict(type='SklearnDigits', split=split), pipeline=[dict(type='ComposeTiles')]
-    )
+    dataset = splice(dict(type='SklearnDigits', split=split), pipeline=[dict(type='ComposeTiles')])
     results = dataset[0]
     assert results['img'].shape == (16, 16, 3)
     assert len({tile['img'].tobytes() for tile in results['tiles']}) == 4

@@ -13,18 +13,20 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 from mhc_plugin.datasets import AnnotationError, VOCSubset
-from mhc_plugin.datasets.voc_subset import read_split
+from mhc_plugin.datasets.voc.subset import read_split
 
 CLASSES = ['cat', 'dog', 'person']
 OBJECTS = dict(
     a=[('dog', 0, (1, 1, 16, 12)), ('cat', 1, (17, 13, 32, 24)), ('person', 1), ('person', 0)],
     b=[('cat', 0), ('sofa', 0), ('dog', 1), ('dog', 1)],
     c=[('dog', None, None)],
-    d=[('sofa', 0)])
+    d=[('sofa', 0)],
+)
 SCORES = dict(
     unknown=[[-1, 1, 1], [1, -1, 0], [0, 1, 0], [0, 0, 0]],
     positive=[[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]],
-    negative=[[0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+    negative=[[0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]],
+)
 WHOLE = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(64, 64)),
@@ -39,8 +41,9 @@ def root(make_voc, tmp_path):
 
 
 def names(dataset):
-    return [dataset.get_data_info(i)['img_path'].rsplit('/', 1)[1][:-4]
-            for i in range(len(dataset))]
+    return [
+        dataset.get_data_info(i)['img_path'].rsplit('/', 1)[1][:-4] for i in range(len(dataset))
+    ]
 
 
 def named(scores):
@@ -49,8 +52,9 @@ def named(scores):
 
 @pytest.mark.parametrize('difficult', SCORES)
 def test_targets_and_what_difficult_objects_are(root, difficult):
-    dataset = DATASETS.build(dict(
-        type='VOCSubset', data_root=str(root), classes=CLASSES, difficult=difficult))
+    dataset = DATASETS.build(
+        dict(type='VOCSubset', data_root=str(root), classes=CLASSES, difficult=difficult)
+    )
     assert names(dataset) == list('abcd')
     np.testing.assert_array_equal(dataset.gt_scores(), named(SCORES[difficult]))
     for i, scores in enumerate(SCORES[difficult]):
@@ -78,7 +82,9 @@ def test_boxes_are_in_pixels_in_results_and_in_shares_on_the_sample(root):
     assert info['gt_bboxes_labels'].tolist() == [1, 0, 2, 2]
     sample = dataset[0]['data_samples']
     torch.testing.assert_close(
-        sample.gt_bboxes, torch.tensor([[0, 0, .5, .5], [.5, .5, 1, 1]] + [[0, 0, .5, .5]] * 2))
+        sample.gt_bboxes,
+        torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]] + [[0, 0, 0.5, 0.5]] * 2),
+    )
     assert sample.gt_bbox_labels.tolist() == [1, 0, 2, 2]
     assert sample.gt_bbox_difficult.tolist() == [False, True, True, False]
     # An object without a box, and an image without an object of the classes.
@@ -87,9 +93,9 @@ def test_boxes_are_in_pixels_in_results_and_in_shares_on_the_sample(root):
 
 
 def test_boxes_follow_a_flip_and_do_not_enter_a_crop(root):
-    flipped = [*WHOLE[:2], dict(type='RandomFlip', prob=1.), *WHOLE[2:]]
+    flipped = [*WHOLE[:2], dict(type='RandomFlip', prob=1.0), *WHOLE[2:]]
     sample = VOCSubset(str(root), classes=CLASSES, pipeline=flipped)[0]['data_samples']
-    torch.testing.assert_close(sample.gt_bboxes[0], torch.tensor([.5, 0, 1, .5]))
+    torch.testing.assert_close(sample.gt_bboxes[0], torch.tensor([0.5, 0, 1, 0.5]))
     cropped = [*WHOLE[:2], dict(type='RandomCrop', crop_size=64, padding=8), *WHOLE[2:]]
     sample = VOCSubset(str(root), classes=CLASSES, pipeline=cropped)[0]['data_samples']
     assert not any(key.startswith('gt_bbox') for key in sample.keys())  # noqa: SIM118
@@ -97,19 +103,32 @@ def test_boxes_follow_a_flip_and_do_not_enter_a_crop(root):
 
 
 def test_test_time_augmentation_keeps_boxes(root):
-    views = dict(type='TestTimeAug', transforms=[
-        [WHOLE[1]], [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)],
-        [WHOLE[2]], [WHOLE[3]]])
+    views = dict(
+        type='TestTimeAug',
+        transforms=[
+            [WHOLE[1]],
+            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
+            [WHOLE[2]],
+            [WHOLE[3]],
+        ],
+    )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = VOCSubset(str(root), classes=CLASSES, pipeline=[WHOLE[0], views])
     flipped, plain = dataset[0]['data_samples']
-    torch.testing.assert_close(flipped.gt_bboxes[1], torch.tensor([0, .5, .5, 1]))
-    torch.testing.assert_close(plain.gt_bboxes[1], torch.tensor([.5, .5, 1, 1]))
+    torch.testing.assert_close(flipped.gt_bboxes[1], torch.tensor([0, 0.5, 0.5, 1]))
+    torch.testing.assert_close(plain.gt_bboxes[1], torch.tensor([0.5, 0.5, 1, 1]))
 
 
-@pytest.mark.parametrize(('limits', 'expected'), [
-    (dict(min_labels=1), 'abc'), (dict(min_labels=2), 'a'), (dict(max_labels=1), 'bcd'),
-    (dict(min_labels=1, max_labels=1), 'bc'), (dict(max_labels=0), 'd')])
+@pytest.mark.parametrize(
+    ('limits', 'expected'),
+    [
+        (dict(min_labels=1), 'abc'),
+        (dict(min_labels=2), 'a'),
+        (dict(max_labels=1), 'bcd'),
+        (dict(min_labels=1, max_labels=1), 'bc'),
+        (dict(max_labels=0), 'd'),
+    ],
+)
 def test_images_are_chosen_by_their_number_of_classes(root, limits, expected):
     dataset = VOCSubset(str(root), classes=CLASSES, **limits)
     assert names(dataset) == list(expected)
@@ -119,10 +138,12 @@ def test_images_are_chosen_by_their_number_of_classes(root, limits, expected):
 
 
 def test_at_most_so_many_images_by_seed(make_voc, tmp_path):
-    root = make_voc(tmp_path / 'VOC', {
-        f'{i:02}': [('cat', 0)] if i % 4 else [('dog', 0)] for i in range(40)})
-    choices = [VOCSubset(str(root), classes=CLASSES, max_images=12, seed=seed)
-               for seed in (0, 0, 1)]
+    root = make_voc(
+        tmp_path / 'VOC', {f'{i:02}': [('cat', 0)] if i % 4 else [('dog', 0)] for i in range(40)}
+    )
+    choices = [
+        VOCSubset(str(root), classes=CLASSES, max_images=12, seed=seed) for seed in (0, 0, 1)
+    ]
     assert [len(choice) for choice in choices] == [12] * 3
     assert choices[0].counts_after.present.tolist() == [6, 6, 0]
     assert names(choices[0]) == names(choices[1]) != names(choices[2])
@@ -133,8 +154,10 @@ def test_several_roots_are_one_set(make_voc, tmp_path):
     second = make_voc(tmp_path / 'VOC2012', {'2008_1': [('dog', 0)], '000001': [('person', 0)]})
     dataset = VOCSubset([str(first), second], classes=CLASSES)
     assert [dataset.get_data_info(i)['img_path'] for i in range(3)] == [
-        f'{first}/JPEGImages/000001.jpg', f'{second}/JPEGImages/2008_1.jpg',
-        f'{second}/JPEGImages/000001.jpg']
+        f'{first}/JPEGImages/000001.jpg',
+        f'{second}/JPEGImages/2008_1.jpg',
+        f'{second}/JPEGImages/000001.jpg',
+    ]
     assert dataset.gt_scores().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
@@ -143,7 +166,10 @@ def test_of_several_roots_those_without_the_split_are_left_out(make_voc, tmp_pat
     dataset = VOCSubset([str(tmp_path / 'none'), str(other), str(root)], classes=CLASSES)
     assert names(dataset) == list('abcd')
     assert dataset.left_out.counts == {
-        'roots that do not exist': 1, 'roots without the split': 1, 'objects without a box': 1}
+        'roots that do not exist': 1,
+        'roots without the split': 1,
+        'objects without a box': 1,
+    }
     assert dataset.left_out.first['roots that do not exist'] == str(tmp_path / 'none')
     with pytest.raises(FileNotFoundError, match=r"`split` .*VOC2012/ImageSets/Main/val\.txt'"):
         VOCSubset(str(root), 'val')
@@ -172,12 +198,14 @@ def test_what_is_missing_is_left_out_counted_and_logged(root, monkeypatch):
     assert dataset.left_out.counts == {
         'images of the split without a file': 3,
         'images of the split without an annotation': 1,
-        'objects of classes that VOC does not have': 1}
+        'objects of classes that VOC does not have': 1,
+    }
     split = root / 'ImageSets/Main/trainval.txt'
-    assert lines[0] == ('VOCSubset trainval: images of the split without a file: 3 '
-                        f'(see {split}, line 2)')
+    assert lines[0] == (
+        f'VOCSubset trainval: images of the split without a file: 3 (see {split}, line 2)'
+    )
     assert lines[1].endswith(f'1 (see {split}, line 4)')
-    assert lines[2].endswith(f"1 (see {root / 'Annotations/a.xml'}, line 8)")
+    assert lines[2].endswith(f'1 (see {root / "Annotations/a.xml"}, line 8)')
     assert lines[3] == 'VOCSubset trainval: 1 of 1 images; per class: dog 1, person 1'
 
 
@@ -200,14 +228,20 @@ def test_classes_are_chosen_by_one_split_for_all(make_voc, tmp_path):
         VOCSubset(str(root), classes=dict(num_classes=2))
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(difficult='maybe'), "`difficult` to be one of unknown, positive, negative, but got 'may"),
-    (dict(data_root=[]), r'`data_root` to be one path or several, but got \[\]'),
-    (dict(min_labels=-1), '`min_labels` to be 0 or more'),
-    (dict(min_labels=4), 'None of the 4 images has 4 to any number of the classes cat, dog'),
-    (dict(min_labels=3, max_labels=5), 'None of the 4 images has 3 to 5 of the classes'),
-    (dict(classes=['cat', 'cat']), '`classes` to name each class once, but got cat, cat'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (
+            dict(difficult='maybe'),
+            "`difficult` to be one of unknown, positive, negative, but got 'may",
+        ),
+        (dict(data_root=[]), r'`data_root` to be one path or several, but got \[\]'),
+        (dict(min_labels=-1), '`min_labels` to be 0 or more'),
+        (dict(min_labels=4), 'None of the 4 images has 4 to any number of the classes cat, dog'),
+        (dict(min_labels=3, max_labels=5), 'None of the 4 images has 3 to 5 of the classes'),
+        (dict(classes=['cat', 'cat']), '`classes` to name each class once, but got cat, cat'),
+    ],
+)
 def test_arguments_are_checked(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         VOCSubset(**dict(dict(data_root=str(root), classes=CLASSES), **arguments))
@@ -223,7 +257,7 @@ def test_split_without_a_usable_image_is_an_error(root, text):
 def test_damage_names_file_and_line(root):
     path = root / 'Annotations/b.xml'
     path.write_text(path.read_text().replace('<xmax>16', '<xmax>x'))
-    with pytest.raises(AnnotationError, match=r"b\.xml, line 6: Expected <xmax>"):
+    with pytest.raises(AnnotationError, match=r'b\.xml, line 6: Expected <xmax>'):
         VOCSubset(str(root), classes=CLASSES)
     split = root / 'ImageSets/Main/trainval.txt'
     for line in ('../a', 'a b', 'a 1 1', 'a' * 256, 'a\x00', '\udcff'):
@@ -238,7 +272,7 @@ def test_subsets_and_wrappers_of_mmpretrain_and_mmengine_work(root):
     assert names(dataset.get_subset([3, 0])) == list('da')
     assert names(dataset.get_subset(-1)) == ['d']
     assert names(VOCSubset(str(root), classes=CLASSES, indices=[1])) == ['b']
-    balanced = ClassBalancedDataset(dataset, oversample_thr=.5)
+    balanced = ClassBalancedDataset(dataset, oversample_thr=0.5)
     assert Counter(balanced.repeat_indices)[1] == 2
     assert [list(labels) for labels in dataset.get_gt_labels()] == [[1, 2], [0], [1], []]
     copy = pickle.loads(pickle.dumps(dataset))
@@ -249,8 +283,10 @@ def test_subsets_and_wrappers_of_mmpretrain_and_mmengine_work(root):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(('split', 'images', 'two_or_more'), [
-    ('trainval', 1038, 460), ('test', 587, 255), ('train', 686, None), ('val', 352, None)])
+@pytest.mark.parametrize(
+    ('split', 'images', 'two_or_more'),
+    [('trainval', 1038, 460), ('test', 587, 255), ('train', 686, None), ('val', 352, None)],
+)
 def test_real_labels_are_those_of_an_independent_count(data_root, split, images, two_or_more):
     root = data_root / 'VOCdevkit/VOC2012'
     dataset = VOCSubset(str(root), split)
@@ -264,12 +300,17 @@ def test_real_labels_are_those_of_an_independent_count(data_root, split, images,
         for found in ET.parse(root / 'Annotations' / f'{name}.xml').getroot().iter('object'):
             c = dataset.CLASSES.index(found.findtext('name'))
             (difficult if found.findtext('difficult') == '1' else plain).add(c)
-            boxes.append([float(found.find('bndbox').findtext(corner))
-                          for corner in ('xmin', 'ymin', 'xmax', 'ymax')])
+            boxes.append(
+                [
+                    float(found.find('bndbox').findtext(corner))
+                    for corner in ('xmin', 'ymin', 'xmax', 'ymax')
+                ]
+            )
         assert set(np.flatnonzero(scores[i] == 1)) == plain
         assert set(np.flatnonzero(scores[i] == -1)) == difficult - plain
         np.testing.assert_array_equal(
-            dataset.get_data_info(i)['gt_bboxes'], np.array(boxes) - [1, 1, 0, 0])
+            dataset.get_data_info(i)['gt_bboxes'], np.array(boxes) - [1, 1, 0, 0]
+        )
 
 
 @pytest.mark.real_data
@@ -278,14 +319,35 @@ def test_real_labels_without_difficult_objects_are_those_of_mmpretrain(data_root
     theirs = DATASETS.build(dict(type='VOC', data_root=root, split='test'))
     ours = VOCSubset(root, 'test', difficult='negative')
     assert [ours.get_cat_ids(i) for i in range(len(ours))] == [
-        sorted(theirs.get_cat_ids(i)) for i in range(len(theirs))]
+        sorted(theirs.get_cat_ids(i)) for i in range(len(theirs))
+    ]
 
 
 SPLITS = st.one_of(
     st.binary(max_size=100),
-    st.lists(st.sampled_from(['a', '2008_000001', ' ', '\t', '\n', '\r\n', '1', '-1', '0', '..',
-                              '/', '\x00', '\ufeff', 'é', 'x' * 300]), max_size=30).map(
-        lambda pieces: ''.join(pieces).encode()))
+    st.lists(
+        st.sampled_from(
+            [
+                'a',
+                '2008_000001',
+                ' ',
+                '\t',
+                '\n',
+                '\r\n',
+                '1',
+                '-1',
+                '0',
+                '..',
+                '/',
+                '\x00',
+                '\ufeff',
+                'é',
+                'x' * 300,
+            ]
+        ),
+        max_size=30,
+    ).map(lambda pieces: ''.join(pieces).encode()),
+)
 FUZZ = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

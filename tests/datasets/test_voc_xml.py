@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhc_plugin.datasets import AnnotationError
-from mhc_plugin.datasets.voc_xml import MAX_BYTES, MAX_DEPTH, parse_voc_xml, read_voc_xml
+from mhc_plugin.datasets.voc.xml_files import MAX_BYTES, MAX_DEPTH, parse_voc_xml, read_voc_xml
 
 VALID = b"""<annotation>
   <folder>VOC2012</folder>
@@ -24,8 +24,8 @@ VALID = b"""<annotation>
 
 def test_objects_have_name_difficult_and_box_with_pixels_counted_from_zero():
     dog, cat, sofa = parse_voc_xml(VALID)
-    assert dog == ('dog', True, (2., 4., 20., 11.5), 4)
-    assert cat == ('cat', False, (0., 0., 2., 4.), 11)
+    assert dog == ('dog', True, (2.0, 4.0, 20.0, 11.5), 4)
+    assert cat == ('cat', False, (0.0, 0.0, 2.0, 4.0), 11)
     assert sofa == ('sofa', False, None, 13)
 
 
@@ -46,20 +46,23 @@ def test_file_is_read_and_named_in_errors(tmp_path):
         read_voc_xml(tmp_path / 'b.xml')
 
 
-@pytest.mark.parametrize(('old', 'new', 'line', 'message'), [
-    (b'<name>dog</name>', b'', 4, 'Expected every <object> to have a <name>'),
-    (b'<name>dog</name>', b'<name> </name>', 4, 'Expected every <object> to have a <name>'),
-    (b'<difficult>1', b'<difficult>yes', 6, "<difficult> to be 0 or 1, but got 'yes'"),
-    (b'<xmax>20', b'<xmax>wide', 7, "<xmax> to be a pixel position, but got 'wide'"),
-    (b'<xmax>20', b'<xmax>nan', 7, "<xmax> to be a pixel position, but got 'nan'"),
-    (b'<xmax>20', b'<xmax>1e9', 7, "<xmax> to be a pixel position, but got '1e9'"),
-    (b'<xmax>20</xmax>', b'', 4, 'xmax is missing'),
-    (b'<xmax>20', b'<xmax>2', 4, 'xmin <= xmax and ymin <= ymax, but got 3, 5, 2, 11.5'),
-    (b'dog', b'd' * 2000, 5, '<name> holds more than 1024 characters'),
-    (b'<folder>', b'<folder', 2, 'The XML is broken'),
-    (b'VOC2012', b'&nbsp;', 2, 'The XML is broken: undefined entity'),
-    (b'VOC2012', b'\xff', 2, 'The XML is broken: not well-formed'),
-])
+@pytest.mark.parametrize(
+    ('old', 'new', 'line', 'message'),
+    [
+        (b'<name>dog</name>', b'', 4, 'Expected every <object> to have a <name>'),
+        (b'<name>dog</name>', b'<name> </name>', 4, 'Expected every <object> to have a <name>'),
+        (b'<difficult>1', b'<difficult>yes', 6, "<difficult> to be 0 or 1, but got 'yes'"),
+        (b'<xmax>20', b'<xmax>wide', 7, "<xmax> to be a pixel position, but got 'wide'"),
+        (b'<xmax>20', b'<xmax>nan', 7, "<xmax> to be a pixel position, but got 'nan'"),
+        (b'<xmax>20', b'<xmax>1e9', 7, "<xmax> to be a pixel position, but got '1e9'"),
+        (b'<xmax>20</xmax>', b'', 4, 'xmax is missing'),
+        (b'<xmax>20', b'<xmax>2', 4, 'xmin <= xmax and ymin <= ymax, but got 3, 5, 2, 11.5'),
+        (b'dog', b'd' * 2000, 5, '<name> holds more than 1024 characters'),
+        (b'<folder>', b'<folder', 2, 'The XML is broken'),
+        (b'VOC2012', b'&nbsp;', 2, 'The XML is broken: undefined entity'),
+        (b'VOC2012', b'\xff', 2, 'The XML is broken: not well-formed'),
+    ],
+)
 def test_damage_is_reported_with_its_line(old, new, line, message):
     with pytest.raises(AnnotationError, match=message.replace('(', r'\(')) as caught:
         parse_voc_xml(VALID.replace(old, new, 1), 'a.xml')
@@ -68,16 +71,20 @@ def test_damage_is_reported_with_its_line(old, new, line, message):
 
 
 BOMBS = dict(
-    billion_laughs=b'<!DOCTYPE a [<!ENTITY l0 "ha">' + b''.join(
-        b'<!ENTITY l%d "%s">' % (i, b'&l%d;' % (i - 1) * 10) for i in range(1, 10)) +
-    b']><a><object><name>&l9;</name></object></a>',
-    quadratic_blowup=b'<!DOCTYPE a [<!ENTITY l "' + b'x' * 50000 + b'">]><a>' + b'&l;' * 50000 +
-    b'</a>',
+    billion_laughs=b'<!DOCTYPE a [<!ENTITY l0 "ha">'
+    + b''.join(b'<!ENTITY l%d "%s">' % (i, b'&l%d;' % (i - 1) * 10) for i in range(1, 10))
+    + b']><a><object><name>&l9;</name></object></a>',
+    quadratic_blowup=b'<!DOCTYPE a [<!ENTITY l "'
+    + b'x' * 50000
+    + b'">]><a>'
+    + b'&l;' * 50000
+    + b'</a>',
     external_entity=b'<!DOCTYPE a [<!ENTITY f SYSTEM "file:///etc/passwd">]>'
     b'<a><object><name>&f;</name></object></a>',
     external_dtd=b'<!DOCTYPE a SYSTEM "http://localhost/a.dtd"><a/>',
     parameter_entity=b'<!DOCTYPE a [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]><a/>',
-    plain_dtd=b'<!DOCTYPE annotation><annotation/>')
+    plain_dtd=b'<!DOCTYPE annotation><annotation/>',
+)
 
 
 @pytest.mark.parametrize('bomb', BOMBS.values(), ids=list(BOMBS))
@@ -109,23 +116,61 @@ def test_other_encodings_are_read():
 
 
 # Pieces of which damaged annotations are made: whole tags, so that many get far.
-PIECES = st.sampled_from([
-    b'<annotation>', b'</annotation>', b'<object>', b'</object>', b'<name>', b'</name>', b'dog',
-    b'<difficult>', b'</difficult>', b'<bndbox>', b'</bndbox>', b'<xmin>', b'</xmin>', b'<xmax>1',
-    b'</xmax>', b'<ymin>', b'</ymin>', b'<ymax>', b'</ymax>', b'1', b'-3', b'1e400', b'nan', b' ',
-    b'\n', b'&lt;', b'&x;', b'&#0;', b'<![CDATA[', b']]>', b'<!--', b'-->',
-    b'<?xml version="1.0"?>', b'<!DOCTYPE a>', b'<!ENTITY a "b">', b'\x00', b'\xff',
-    b'\xef\xbb\xbf', b'<a b="c">', b'<a:b/>'])
+PIECES = st.sampled_from(
+    [
+        b'<annotation>',
+        b'</annotation>',
+        b'<object>',
+        b'</object>',
+        b'<name>',
+        b'</name>',
+        b'dog',
+        b'<difficult>',
+        b'</difficult>',
+        b'<bndbox>',
+        b'</bndbox>',
+        b'<xmin>',
+        b'</xmin>',
+        b'<xmax>1',
+        b'</xmax>',
+        b'<ymin>',
+        b'</ymin>',
+        b'<ymax>',
+        b'</ymax>',
+        b'1',
+        b'-3',
+        b'1e400',
+        b'nan',
+        b' ',
+        b'\n',
+        b'&lt;',
+        b'&x;',
+        b'&#0;',
+        b'<![CDATA[',
+        b']]>',
+        b'<!--',
+        b'-->',
+        b'<?xml version="1.0"?>',
+        b'<!DOCTYPE a>',
+        b'<!ENTITY a "b">',
+        b'\x00',
+        b'\xff',
+        b'\xef\xbb\xbf',
+        b'<a b="c">',
+        b'<a:b/>',
+    ]
+)
 EDITS = st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 40), PIECES), max_size=6)
 DOCUMENTS = st.one_of(
     st.binary(max_size=300),
     st.lists(PIECES, max_size=40).map(b''.join),
-    EDITS.map(lambda edits: _edited(VALID, edits)))
+    EDITS.map(lambda edits: _edited(VALID, edits)),
+)
 
 
 def _edited(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
     for place, length, piece in edits:
-        content = content[:place] + piece + content[place + length:]
+        content = content[:place] + piece + content[place + length :]
     return content
 
 

@@ -17,7 +17,7 @@ def composite(cells, maps, scores, num_classes=5):
     pred_cam = torch.zeros(num_classes, 4, 4)
     for label, masses in maps.items():
         for (top, left), mass in masses.items():
-            pred_cam[label, top:top + 2, left:left + 2] = mass
+            pred_cam[label, top : top + 2, left : left + 2] = mass
     sample = DataSample(metainfo=dict(img_shape=(4, 4))).set_pred_score(scores)
     sample.set_gt_label(sorted({c for row in cells for c in row}))
     sample.gt_cells = torch.tensor(cells)
@@ -26,15 +26,17 @@ def composite(cells, maps, scores, num_classes=5):
 
 
 def make_samples():
-    everywhere = {TOP_LEFT: 1., TOP_RIGHT: 1., BOTTOM_LEFT: 1., BOTTOM_RIGHT: 1.}
+    everywhere = {TOP_LEFT: 1.0, TOP_RIGHT: 1.0, BOTTOM_LEFT: 1.0, BOTTOM_RIGHT: 1.0}
     sure = composite(
         [[0, 1], [2, 3]],
-        {0: {TOP_LEFT: 5.}, 1: {TOP_RIGHT: 3., BOTTOM_LEFT: 1.}, 2: everywhere, 4: everywhere},
-        [0.9, 0.5, 0.8, 0.7, 0.1])
+        {0: {TOP_LEFT: 5.0}, 1: {TOP_RIGHT: 3.0, BOTTOM_LEFT: 1.0}, 2: everywhere, 4: everywhere},
+        [0.9, 0.5, 0.8, 0.7, 0.1],
+    )
     unsure = composite(
         [[4, 3], [2, 1]],
-        {4: {TOP_RIGHT: 2.}, 3: {TOP_RIGHT: 2.}, 2: everywhere, 1: everywhere},
-        [0.9, 0.49, 0.8, 0.7, 0.9])
+        {4: {TOP_RIGHT: 2.0}, 3: {TOP_RIGHT: 2.0}, 2: everywhere, 1: everywhere},
+        [0.9, 0.49, 0.8, 0.7, 0.9],
+    )
     return [sure, unsure]
 
 
@@ -51,11 +53,24 @@ def strip(result):
 
 def test_all_and_sure_composites_by_hand():
     # Own cells: 1, 3/4, 1/4, empty; and 0, 1, 1/4, 1/4 in the second, unsure one.
-    assert strip(evaluate(make_samples())) == pytest.approx(dict(
-        grid_pg=100 * 3.5 / 8, grid_pg_chance=25, grid_pg_q25=18.75, grid_pg_median=25,
-        grid_pg_q75=81.25, grid_pg_num_maps=8, grid_pg_num_empty=1,
-        grid_pg_sure=50, grid_pg_sure_chance=25, grid_pg_sure_q25=18.75, grid_pg_sure_median=50,
-        grid_pg_sure_q75=81.25, grid_pg_sure_num_maps=4, grid_pg_sure_num_empty=1))
+    assert strip(evaluate(make_samples())) == pytest.approx(
+        dict(
+            grid_pg=100 * 3.5 / 8,
+            grid_pg_chance=25,
+            grid_pg_q25=18.75,
+            grid_pg_median=25,
+            grid_pg_q75=81.25,
+            grid_pg_num_maps=8,
+            grid_pg_num_empty=1,
+            grid_pg_sure=50,
+            grid_pg_sure_chance=25,
+            grid_pg_sure_q25=18.75,
+            grid_pg_sure_median=50,
+            grid_pg_sure_q75=81.25,
+            grid_pg_sure_num_maps=4,
+            grid_pg_sure_num_empty=1,
+        )
+    )
 
 
 def test_matrix_and_lists_by_hand():
@@ -75,7 +90,8 @@ def test_matrix_and_lists_by_hand():
         assert row == pytest.approx(expected_row, nan_ok=True)
     for row, expected_row in zip(result['grid_pg_chance_matrix'], expected):
         assert row == pytest.approx(
-            [nan if math.isnan(value) else 25 for value in expected_row], nan_ok=True)
+            [nan if math.isnan(value) else 25 for value in expected_row], nan_ok=True
+        )
     assert result['grid_pg_sure_classwise'] == pytest.approx([100, 75, 25, 0, nan], nan_ok=True)
     assert result['grid_pg_sure_matrix'][1] == pytest.approx([0, 75, 25, 0, nan], nan_ok=True)
 
@@ -90,7 +106,7 @@ def test_uniform_maps_are_at_chance_at_any_size():
 
 
 def test_without_sure_composites_their_figures_are_nan(log):
-    result = strip(evaluate(make_samples(), sure_thr=1., per_class=True))
+    result = strip(evaluate(make_samples(), sure_thr=1.0, per_class=True))
     assert 'grid_pg per class' in log()
     assert 'grid_pg_sure per class' not in log()
     assert math.isnan(result['grid_pg_sure'])
@@ -108,8 +124,12 @@ def test_dicts_and_lists_of_cells_do():
 def test_maps_are_not_kept():
     metric = GridPointingGame(size=(64, 64))
     metric.process(None, make_samples())
-    kept = [value for result in metric.results for value in result.values()
-            if isinstance(value, torch.Tensor)]
+    kept = [
+        value
+        for result in metric.results
+        for value in result.values()
+        if isinstance(value, torch.Tensor)
+    ]
     assert sum(value.untyped_storage().nbytes() for value in kept) < 1000
 
 
@@ -123,8 +143,13 @@ def test_tables_in_a_test_loop(log):
     assert not any(key.endswith(('classwise', 'matrix')) for key in result)
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(size=7), '`size` to be'), (dict(sure_thr=1.5), r'`sure_thr` to be in 0..1, but got 1.5')])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(size=7), '`size` to be'),
+        (dict(sure_thr=1.5), r'`sure_thr` to be in 0..1, but got 1.5'),
+    ],
+)
 def test_wrong_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         GridPointingGame(**kwargs)

@@ -27,19 +27,28 @@ def evaluate(samples, dataset_meta=None, **kwargs):
 
 def test_by_hand():
     # 0 and 1 look at one place, 2 at all others; 3 is empty.
-    maps = torch.tensor([[[1., 0.], [0., 0.]], [[3., 1.], [1., 1.]], [[0., 1.], [1., 1.]],
-                         [[0., 0.], [0., 0.]]])
+    maps = torch.tensor(
+        [
+            [[1.0, 0.0], [0.0, 0.0]],
+            [[3.0, 1.0], [1.0, 1.0]],
+            [[0.0, 1.0], [1.0, 1.0]],
+            [[0.0, 0.0], [0.0, 0.0]],
+        ]
+    )
     samples = [make_sample(maps, [0, 1]), make_sample(maps, [0, 1, 2]), make_sample(maps, [2])]
     result = evaluate(samples, per_class=True)
     assert result == dict(
         # Pairs 01: 1, 02 and 12: -1, three with the empty map: 0.
-        map_correlation=pytest.approx(-1 / 6), map_correlation_chance=0.,
+        map_correlation=pytest.approx(-1 / 6),
+        map_correlation_chance=0.0,
         # First image 1, second (1 - 1 - 1) / 3, the third has no pair.
         map_correlation_positive=pytest.approx((1 - 1 / 3) / 2),
-        map_correlation_positive_chance=0., map_correlation_num_maps=12.,
-        map_correlation_num_empty=3.,
+        map_correlation_positive_chance=0.0,
+        map_correlation_num_maps=12.0,
+        map_correlation_num_empty=3.0,
         map_correlation_classwise=pytest.approx([0, 0, -2 / 3, 0]),
-        map_correlation_chance_classwise=[0.] * 4)
+        map_correlation_chance_classwise=[0.0] * 4,
+    )
 
 
 def test_equals_numpy():

@@ -23,28 +23,31 @@ def make_samples():
     return [
         dict(
             pred_score=(torch.rand(5, generator=rng) * 8).round() / 8,
-            gt_score=torch.randint(-1, 2, (5, ), generator=rng).float(),
+            gt_score=torch.randint(-1, 2, (5,), generator=rng).float(),
             pred_cam=torch.rand(5, 3, 3, generator=rng),
             gt_cells=torch.randperm(5, generator=rng)[:4].reshape(2, 2),
-            gt_bboxes=torch.rand(3, 2, generator=rng).repeat(1, 2).clamp(max=0.6) + torch.tensor(
-                [0., 0., 0.4, 0.4]),
-            gt_bbox_labels=torch.randint(0, 5, (3, ), generator=rng),
-            img_shape=(12, 12))
+            gt_bboxes=torch.rand(3, 2, generator=rng).repeat(1, 2).clamp(max=0.6)
+            + torch.tensor([0.0, 0.0, 0.4, 0.4]),
+            gt_bbox_labels=torch.randint(0, 5, (3,), generator=rng),
+            img_shape=(12, 12),
+        )
         for _ in range(NUM_SAMPLES)
     ]
 
 
 def make_evaluator():
-    return Evaluator([
-        TopKMultiLabelMetric(topk=(1, 3)),
-        TopKMultiLabelMetric(topk=2, average='micro'),
-        MultiLabelMeanAP(),
-        MultiLabelMeanAP(eval_mode='11points'),
-        GridPointingGame(sure_thr=0.25),
-        EnergyPointingGame(),
-        PointingGame(),
-        MapCorrelation(),
-    ])
+    return Evaluator(
+        [
+            TopKMultiLabelMetric(topk=(1, 3)),
+            TopKMultiLabelMetric(topk=2, average='micro'),
+            MultiLabelMeanAP(),
+            MultiLabelMeanAP(eval_mode='11points'),
+            GridPointingGame(sure_thr=0.25),
+            EnergyPointingGame(),
+            PointingGame(),
+            MapCorrelation(),
+        ]
+    )
 
 
 def evaluate_half(rank, folder):
@@ -61,10 +64,11 @@ def evaluate_half(rank, folder):
 
 def test_two_processes_equal_one_exactly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    mp.spawn(evaluate_half, (str(tmp_path), ), nprocs=2)
+    mp.spawn(evaluate_half, (str(tmp_path),), nprocs=2)
     evaluator = make_evaluator()
     evaluator.process(make_samples())
     expected = evaluator.evaluate(NUM_SAMPLES)
     for rank in range(2):
         assert pickle.loads((tmp_path / f'{rank}.pkl').read_bytes()) == pytest.approx(
-            expected, rel=0, abs=0, nan_ok=True)
+            expected, rel=0, abs=0, nan_ok=True
+        )

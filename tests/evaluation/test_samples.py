@@ -7,7 +7,7 @@ from mhc_plugin.evaluation.samples import class_names, log_table, read_scores, s
 
 
 def test_targets_from_scores_and_from_labels():
-    by_score = DataSample().set_pred_score([0.1, 0.2, 0.3]).set_gt_score([1., -1., 0.])
+    by_score = DataSample().set_pred_score([0.1, 0.2, 0.3]).set_gt_score([1.0, -1.0, 0.0])
     assert read_scores(by_score)[1].tolist() == [1, -1, 0]
     for label in ([0, 2], [2, 0, 2]):
         by_label = DataSample().set_pred_score([0.1, 0.2, 0.3]).set_gt_label(label)
@@ -24,13 +24,16 @@ def test_results_do_not_hold_the_batch():
         assert not result.requires_grad
 
 
-@pytest.mark.parametrize(('fields', 'message'), [
-    (dict(gt_label=[0]), 'with `pred_score`, but got one without'),
-    (dict(pred_score=torch.rand(3)), '`gt_score` or `gt_label`, but got one with neither'),
-    (dict(pred_score=torch.rand(3), gt_score=torch.zeros(4)), '`gt_score` .* 3, but got 4'),
-    (dict(pred_score=torch.rand(3), gt_label=[3]), r'`gt_label` .* 0..2, but got \[3\]'),
-    (dict(pred_score=torch.rand(3), gt_label=[1, -1]), r'`gt_label` .* but got \[1, -1\]'),
-])
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (dict(gt_label=[0]), 'with `pred_score`, but got one without'),
+        (dict(pred_score=torch.rand(3)), '`gt_score` or `gt_label`, but got one with neither'),
+        (dict(pred_score=torch.rand(3), gt_score=torch.zeros(4)), '`gt_score` .* 3, but got 4'),
+        (dict(pred_score=torch.rand(3), gt_label=[3]), r'`gt_label` .* 0..2, but got \[3\]'),
+        (dict(pred_score=torch.rand(3), gt_label=[1, -1]), r'`gt_label` .* but got \[1, -1\]'),
+    ],
+)
 def test_samples_that_do_not_fit(fields, message):
     with pytest.raises(ValueError, match=message):
         read_scores(fields)

@@ -44,26 +44,29 @@ def test_percent_as_scikit_learn(average):
     np.put_along_axis(predicted, scores.topk(2).indices.numpy(), 1, axis=1)
     suffix = {'macro': '', 'micro': '_micro', None: '_classwise'}[average]
     result = evaluate(samples, topk=2, average=average)
-    for item, function in dict(
-            precision=precision_score, recall=recall_score, f1=f1_score).items():
+    for item, function in dict(precision=precision_score, recall=recall_score, f1=f1_score).items():
         expected = function(target, predicted, average=average, zero_division=0)
         assert result[f'multi-label/{item}_top2{suffix}'] == pytest.approx(100 * expected, abs=1e-4)
-    wrong = (predicted != target.numpy()).mean(0) if average is None else hamming_loss(
-        target, predicted)
+    wrong = (
+        (predicted != target.numpy()).mean(0)
+        if average is None
+        else hamming_loss(target, predicted)
+    )
     assert result[f'multi-label/hamming_loss_top2{suffix}'] == pytest.approx(100 * wrong)
     assert result[f'multi-label/accuracy_top2{suffix}'] == pytest.approx(100 - 100 * wrong)
 
 
 def test_macro_micro_and_classwise_stand_side_by_side():
     samples, *_ = make_samples()
-    evaluator = Evaluator([
-        TopKMultiLabelMetric(topk=1, average=average)
-        for average in ('macro', 'micro', None)])
+    evaluator = Evaluator(
+        [TopKMultiLabelMetric(topk=1, average=average) for average in ('macro', 'micro', None)]
+    )
     evaluator.process(samples)
     result = evaluator.evaluate(len(samples))
     assert len(result) == 15
     assert result['multi-label/precision_top1'] == pytest.approx(
-        np.mean(result['multi-label/precision_top1_classwise']))
+        np.mean(result['multi-label/precision_top1_classwise'])
+    )
 
 
 def test_samples_as_dicts_and_with_labels_only():
@@ -72,7 +75,8 @@ def test_samples_as_dicts_and_with_labels_only():
     assert evaluate([sample.to_dict() for sample in samples], topk=2) == expected
     labelled = [
         DataSample().set_pred_score(sample.pred_score).set_gt_label(truth.nonzero().squeeze(1))
-        for sample, truth in zip(samples, target)]
+        for sample, truth in zip(samples, target)
+    ]
     assert evaluate(labelled, topk=2) == expected
     metric = TopKMultiLabelMetric(topk=2)
     metric.process(None, samples)
@@ -82,8 +86,9 @@ def test_samples_as_dicts_and_with_labels_only():
 def test_classes_without_known_targets_are_left_out_and_counted(log):
     samples, _, target = make_samples(low=-1)
     target[:, 4] = -1
-    evaluator = Evaluator([
-        TopKMultiLabelMetric(topk=2, average=average) for average in ('macro', None)])
+    evaluator = Evaluator(
+        [TopKMultiLabelMetric(topk=2, average=average) for average in ('macro', None)]
+    )
     evaluator.dataset_meta = dict(classes=list('abcdef'))
     evaluator.process(samples)
     result = evaluator.evaluate(len(samples))
@@ -102,11 +107,14 @@ def test_a_second_evaluation_starts_anew():
     assert first == evaluate(samples, topk=1)
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(topk=0), '`topk` to be an integer of 1 or more'),
-    (dict(topk=1, items=['f2']), "`items` to be one of .*, but got 'f2'"),
-    (dict(topk=1, average='weighted'), "`average` to be one of .*, but got 'weighted'"),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(topk=0), '`topk` to be an integer of 1 or more'),
+        (dict(topk=1, items=['f2']), "`items` to be one of .*, but got 'f2'"),
+        (dict(topk=1, average='weighted'), "`average` to be one of .*, but got 'weighted'"),
+    ],
+)
 def test_wrong_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         TopKMultiLabelMetric(**kwargs)

@@ -22,7 +22,8 @@ def scikit_learn(scores, target):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             result.append(
-                average_precision_score(positive, score[known]) if positive.any() else math.nan)
+                average_precision_score(positive, score[known]) if positive.any() else math.nan
+            )
     return result
 
 
@@ -85,7 +86,8 @@ def test_values_by_hand():
     assert average_precision(scores, target).item() == pytest.approx((1 + 2 / 3) / 2)
     # t = 0, ..., 0.5 see precision 1, t = 0.6, ..., 1 see 2/3.
     assert average_precision(scores, target, '11points').item() == pytest.approx(
-        (6 + 5 * 2 / 3) / 11)
+        (6 + 5 * 2 / 3) / 11
+    )
 
 
 def test_a_recall_of_three_tenths_reaches_the_point_at_three_tenths():
@@ -94,7 +96,8 @@ def test_a_recall_of_three_tenths_reaches_the_point_at_three_tenths():
     target = torch.tensor([1] * 3 + [0] * 90 + [1] * 7).unsqueeze(1)
     scores = torch.linspace(1, 0, 100).unsqueeze(1)
     assert average_precision(scores, target, '11points').item() == pytest.approx(
-        (4 * 1 + 7 * 10 / 100) / 11)
+        (4 * 1 + 7 * 10 / 100) / 11
+    )
 
 
 def test_bfloat16_scores_tie_as_they_are():
@@ -102,7 +105,9 @@ def test_bfloat16_scores_tie_as_they_are():
     scores = torch.tensor(scores).bfloat16()
     np.testing.assert_allclose(
         average_precision(scores, torch.tensor(target)).numpy(),
-        scikit_learn(scores.double().numpy(), target), atol=1e-9)
+        scikit_learn(scores.double().numpy(), target),
+        atol=1e-9,
+    )
 
 
 def test_errors():
@@ -133,10 +138,13 @@ def same(result, expected):
 def test_equals_the_definitions(case):
     scores, target = case
     np.testing.assert_allclose(
-        average_precision(scores, target).numpy(), scikit_learn(scores, target), atol=1e-9)
+        average_precision(scores, target).numpy(), scikit_learn(scores, target), atol=1e-9
+    )
     np.testing.assert_allclose(
         average_precision(scores, target, '11points').numpy(),
-        eleven_points_slowly(scores, target), atol=1e-12)
+        eleven_points_slowly(scores, target),
+        atol=1e-12,
+    )
 
 
 @given(cases(), modes, st.randoms(use_true_random=False))
@@ -144,8 +152,10 @@ def test_equals_the_definitions(case):
 def test_order_of_samples_does_not_matter(case, mode, random):
     scores, target = case
     order = random.sample(range(len(scores)), len(scores))
-    same(average_precision(scores[order], target[order], mode),
-         average_precision(scores, target, mode))
+    same(
+        average_precision(scores[order], target[order], mode),
+        average_precision(scores, target, mode),
+    )
 
 
 @given(cases(), modes, st.randoms(use_true_random=False))
@@ -153,16 +163,19 @@ def test_order_of_samples_does_not_matter(case, mode, random):
 def test_permuted_classes_permute_the_result(case, mode, random):
     scores, target = case
     order = random.sample(range(scores.shape[1]), scores.shape[1])
-    same(average_precision(scores[:, order], target[:, order], mode),
-         average_precision(scores, target, mode)[order])
+    same(
+        average_precision(scores[:, order], target[:, order], mode),
+        average_precision(scores, target, mode)[order],
+    )
 
 
 @given(cases(), modes, st.sampled_from([torch.exp, torch.sigmoid, lambda x: 3 * x - 7]))
 @settings(deadline=None)
 def test_increasing_transforms_change_nothing(case, mode, transform):
     scores, target = case
-    same(average_precision(transform(scores), target, mode),
-         average_precision(scores, target, mode))
+    same(
+        average_precision(transform(scores), target, mode), average_precision(scores, target, mode)
+    )
 
 
 @given(cases(), modes, st.data())
@@ -170,5 +183,7 @@ def test_increasing_transforms_change_nothing(case, mode, transform):
 def test_scores_of_unknown_pairs_change_nothing(case, mode, data):
     scores, target = case
     other = torch.tensor(data.draw(arrays(np.float64, scores.shape, elements=st.integers(-9, 9))))
-    same(average_precision(torch.where(target == -1, other, scores), target, mode),
-         average_precision(scores, target, mode))
+    same(
+        average_precision(torch.where(target == -1, other, scores), target, mode),
+        average_precision(scores, target, mode),
+    )

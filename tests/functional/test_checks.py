@@ -12,8 +12,8 @@ from mhc_plugin.functional.checks import (
 
 def test_what_fits_passes():
     check_choice('average', None, ('macro', None))
-    check_scores_and_target(torch.tensor([[math.inf, -3.]]), torch.tensor([[1, -1]]))
-    check_non_negative_finite('cam', torch.tensor([0., 2.]))
+    check_scores_and_target(torch.tensor([[math.inf, -3.0]]), torch.tensor([[1, -1]]))
+    check_non_negative_finite('cam', torch.tensor([0.0, 2.0]))
 
 
 def test_choice():
@@ -21,7 +21,7 @@ def test_choice():
         check_choice('average', 'x', ('macro', None))
 
 
-@pytest.mark.parametrize('shape', [(3, ), (2, 3, 1), (0, 3), (3, 0)])
+@pytest.mark.parametrize('shape', [(3,), (2, 3, 1), (0, 3), (3, 0)])
 def test_scores_of_another_shape(shape):
     with pytest.raises(ValueError, match=r'`scores` to have shape \(N, num_classes\)'):
         check_scores_and_target(torch.zeros(shape), torch.zeros(shape))
@@ -39,7 +39,7 @@ def test_nan_scores():
         check_scores_and_target(scores, torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize('value', [0.5, 2., -2., math.nan])
+@pytest.mark.parametrize('value', [0.5, 2.0, -2.0, math.nan])
 def test_other_targets(value):
     target = torch.zeros(2, 3)
     target[0, 1] = value
@@ -47,9 +47,14 @@ def test_other_targets(value):
         check_scores_and_target(torch.zeros(2, 3), target)
 
 
-@pytest.mark.parametrize(('value', 'message'), [
-    (math.nan, '`cam` to be finite, but got NaN'), (math.inf, '`cam` to be finite'),
-    (-2., '`cam` to be non-negative, but got -2')])
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (math.nan, '`cam` to be finite, but got NaN'),
+        (math.inf, '`cam` to be finite'),
+        (-2.0, '`cam` to be non-negative, but got -2'),
+    ],
+)
 def test_non_negative_finite(value, message):
     with pytest.raises(ValueError, match=message):
-        check_non_negative_finite('cam', torch.tensor([1., value]))
+        check_non_negative_finite('cam', torch.tensor([1.0, value]))

@@ -46,10 +46,11 @@ def test_highest_of_equally_good_thresholds():
 
 def test_neighbouring_scores_are_told_apart():
     high = torch.tensor(0.7)
-    low = torch.nextafter(high, torch.tensor(0.))
+    low = torch.nextafter(high, torch.tensor(0.0))
     best = best_f1_thresholds(torch.stack([high, low])[:, None], torch.tensor([[1], [0]]))
     assert predicted_mask(torch.stack([high, low])[:, None], best.thresholds).tolist() == [
-        [True], [False]
+        [True],
+        [False],
     ]
 
 
@@ -75,12 +76,15 @@ def test_ranks_break_ties_by_the_lower_index():
     assert predicted_mask(torch.tensor([[0.5, 0.7, 0.5]]), topk=2).tolist() == [[True, True, False]]
 
 
-@pytest.mark.parametrize(('kwargs', 'words'), [
-    (dict(), 'one of the arguments `thr` and `topk`'),
-    (dict(thr=[0.1, 0.2, 0.3]), r'one number or 2, one per class, but got shape \(3,\)'),
-    (dict(topk=3), r'`topk` to be in 1..2 \(num_classes\), but got 3'),
-    (dict(topk=0), 'integer of 1 or more'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'words'),
+    [
+        (dict(), 'one of the arguments `thr` and `topk`'),
+        (dict(thr=[0.1, 0.2, 0.3]), r'one number or 2, one per class, but got shape \(3,\)'),
+        (dict(topk=3), r'`topk` to be in 1..2 \(num_classes\), but got 3'),
+        (dict(topk=0), 'integer of 1 or more'),
+    ],
+)
 def test_arguments_that_do_not_fit(kwargs, words):
     with pytest.raises(ValueError, match=words):
         predicted_mask(torch.rand(1, 2), **kwargs)

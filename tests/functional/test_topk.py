@@ -32,16 +32,22 @@ def scores_slowly(scores, target, k, average):
     predicted = predict_slowly(scores, k)
 
     def items(classes):
-        pairs = [(predicted[n, c], target[n, c]) for c in classes for n in range(len(scores))
-                 if target[n, c] != -1]
+        pairs = [
+            (predicted[n, c], target[n, c])
+            for c in classes
+            for n in range(len(scores))
+            if target[n, c] != -1
+        ]
         if not pairs:
             return dict.fromkeys(TOPK_ITEMS, math.nan)
         tp, fp, fn, tn = (pairs.count(pair) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
         return dict(
-            accuracy=(tp + tn) / len(pairs), precision=tp / (tp + fp) if tp + fp else 0.,
-            recall=tp / (tp + fn) if tp + fn else 0.,
-            f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.,
-            hamming_loss=(fp + fn) / len(pairs))
+            accuracy=(tp + tn) / len(pairs),
+            precision=tp / (tp + fp) if tp + fp else 0.0,
+            recall=tp / (tp + fn) if tp + fn else 0.0,
+            f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0,
+            hamming_loss=(fp + fn) / len(pairs),
+        )
 
     num_classes = scores.shape[1]
     if average == 'micro':
@@ -98,17 +104,19 @@ def test_places_are_chosen_among_all_classes():
     assert counts.known.tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize(('k', 'expected'), [
-    (1, [0, 1, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 1, 0, 1, 0]), (4, [1, 1, 1, 1, 0])])
+@pytest.mark.parametrize(
+    ('k', 'expected'),
+    [(1, [0, 1, 0, 0, 0]), (2, [0, 1, 0, 1, 0]), (3, [1, 1, 0, 1, 0]), (4, [1, 1, 1, 1, 0])],
+)
 def test_ties_go_to_the_lower_index(k, expected):
-    scores = torch.tensor([[0.5, 0.7, 0.5, 0.7, 0.5], [0., 1., 0., 1., 0.]])
+    scores = torch.tensor([[0.5, 0.7, 0.5, 0.7, 0.5], [0.0, 1.0, 0.0, 1.0, 0.0]])
     assert topk_masks(scores, [k])[k].int().tolist() == [expected, expected]
 
 
 def test_infinite_scores_rank_as_numbers():
-    scores = torch.tensor([[-math.inf, math.inf, 0., math.inf]])
-    assert topk_masks(scores, [1, 3]) [1].tolist() == [[False, True, False, False]]
-    assert topk_masks(scores, [1, 3]) [3].tolist() == [[False, True, True, True]]
+    scores = torch.tensor([[-math.inf, math.inf, 0.0, math.inf]])
+    assert topk_masks(scores, [1, 3])[1].tolist() == [[False, True, False, False]]
+    assert topk_masks(scores, [1, 3])[3].tolist() == [[False, True, True, True]]
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -204,8 +212,10 @@ def test_equals_the_definition(case, average):
 def test_order_of_samples_does_not_matter(case, average, random):
     scores, target, k = case
     order = random.sample(range(len(scores)), len(scores))
-    same(topk_scores(scores[order], target[order], k, average)[k],
-         topk_scores(scores, target, k, average)[k])
+    same(
+        topk_scores(scores[order], target[order], k, average)[k],
+        topk_scores(scores, target, k, average)[k],
+    )
 
 
 @given(untied_cases(), st.randoms(use_true_random=False))
@@ -214,11 +224,15 @@ def test_permuted_classes_permute_the_result(case, random):
     scores, target, k = case
     order = random.sample(range(scores.shape[1]), scores.shape[1])
     for average in ('macro', 'micro'):
-        same(topk_scores(scores[:, order], target[:, order], k, average)[k],
-             topk_scores(scores, target, k, average)[k])
+        same(
+            topk_scores(scores[:, order], target[:, order], k, average)[k],
+            topk_scores(scores, target, k, average)[k],
+        )
     original = topk_scores(scores, target, k, None)[k]
-    same(topk_scores(scores[:, order], target[:, order], k, None)[k],
-         {item: value[order] for item, value in original.items()})
+    same(
+        topk_scores(scores[:, order], target[:, order], k, None)[k],
+        {item: value[order] for item, value in original.items()},
+    )
 
 
 @given(untied_cases(), st.sampled_from([torch.exp, torch.sigmoid, lambda x: 3 * x - 7, torch.atan]))
@@ -226,5 +240,7 @@ def test_permuted_classes_permute_the_result(case, random):
 def test_increasing_transforms_change_nothing(case, transform):
     scores, target, k = case
     for average in ('macro', 'micro', None):
-        same(topk_scores(transform(scores), target, k, average)[k],
-             topk_scores(scores, target, k, average)[k])
+        same(
+            topk_scores(transform(scores), target, k, average)[k],
+            topk_scores(scores, target, k, average)[k],
+        )

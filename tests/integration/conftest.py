@@ -1,4 +1,5 @@
 """Runs of ``tiny.py``."""
+
 import os
 import subprocess
 import sys
@@ -23,7 +24,8 @@ def tiny_config():
         # MMEngine's loggers and message hubs are shared by runs of one name in one second.
         options.setdefault('experiment_name', uuid.uuid4().hex)
         return apis.load_config(
-            TINY, {name.replace('__', '.'): value for name, value in options.items()})
+            TINY, {name.replace('__', '.'): value for name, value in options.items()}
+        )
 
     return load
 
@@ -45,7 +47,8 @@ def environment():
         os.environ,
         PYTHONPATH=os.pathsep.join([str(ROOT), str(HERE)]),
         PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]),
-        OMP_NUM_THREADS='1')
+        OMP_NUM_THREADS='1',
+    )
 
 
 @pytest.fixture
@@ -54,7 +57,8 @@ def run(environment, tmp_path):
 
     def run_command(*command):
         return subprocess.run(
-            list(map(str, command)), env=environment, cwd=tmp_path, capture_output=True, text=True)
+            list(map(str, command)), env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
 
     return run_command
 

@@ -1,8 +1,9 @@
 """Imported by a config: small chunks, and on request a kill at the n-th write of the cache."""
+
 import os
 import signal
 
-from mhc_plugin.feature_cache import files, layout, writer
+from mhc_plugin.features.store import files, layout, writer
 
 layout.MIN_CHUNK_ROWS = 16
 

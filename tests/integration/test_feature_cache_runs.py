@@ -1,4 +1,5 @@
 """Whole runs through the feature cache, in processes of their own."""
+
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from mhc_plugin import apis
-from mhc_plugin.feature_cache import FeatureStore
+from mhc_plugin.features.store import FeatureStore
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / 'tools'
@@ -21,9 +22,11 @@ def config_file(tiny_config, tmp_path):
     """The tiny config with small chunks; no dropout, which two processes draw on their own."""
     path = tmp_path / 'cached.py'
     tiny_config(
-        model__head__dropout=0., custom_imports=dict(imports=['mhc_plugin', 'tiny_parts',
-                                                              'small_chunks']),
-        experiment_name='cached', log_level='INFO').dump(path)
+        model__head__dropout=0.0,
+        custom_imports=dict(imports=['mhc_plugin', 'tiny_parts', 'small_chunks']),
+        experiment_name='cached',
+        log_level='INFO',
+    ).dump(path)
     return path
 
 
@@ -34,9 +37,19 @@ def train(run, config_file, tmp_path, environment):
     def call(name, *args, cache='cache', returncode=0, **variables):
         environment.update({key: str(value) for key, value in variables.items()})
         try:
-            process = run(sys.executable, TOOLS / 'train.py', config_file, '--work-dir',
-                          tmp_path / name, '--cache-features', '--views', 2, '--cache-dir',
-                          tmp_path / cache, *args)
+            process = run(
+                sys.executable,
+                TOOLS / 'train.py',
+                config_file,
+                '--work-dir',
+                tmp_path / name,
+                '--cache-features',
+                '--views',
+                2,
+                '--cache-dir',
+                tmp_path / cache,
+                *args,
+            )
         finally:
             for key in variables:
                 environment.pop(key)
@@ -50,7 +63,8 @@ def chunks(root):
     """All files of the entries, the manifests included."""
     return {
         f'{entry.key}/{path.name}': path.read_bytes()
-        for entry in FeatureStore(root).entries() for path in entry.path.iterdir()
+        for entry in FeatureStore(root).entries()
+        for path in entry.path.iterdir()
     }
 
 
@@ -58,15 +72,27 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_two_processes_store_and_train_as_one(train, run, config_file, state_dict, log_of,
-                                              tmp_path):
+def test_two_processes_store_and_train_as_one(
+    train, run, config_file, state_dict, log_of, tmp_path
+):
     one = state_dict(train('one') / 'epoch_3.pth')
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    process = run('env', f'PORT={port}', TOOLS / 'dist_train.sh', config_file, 2, '--work-dir',
-                  tmp_path / 'two', '--cache-features', '--views', 2, '--cache-dir',
-                  tmp_path / 'other_cache')
+    process = run(
+        'env',
+        f'PORT={port}',
+        TOOLS / 'dist_train.sh',
+        config_file,
+        2,
+        '--work-dir',
+        tmp_path / 'two',
+        '--cache-features',
+        '--views',
+        2,
+        '--cache-dir',
+        tmp_path / 'other_cache',
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     assert chunks(tmp_path / 'other_cache') == chunks(tmp_path / 'cache')
     two = state_dict(tmp_path / 'two' / 'epoch_3.pth')
@@ -94,8 +120,9 @@ def test_checkpoint_of_the_cache_tests_on_images(train, config_file, run, tmp_pa
     work_dir = train('cached', '--storage', 'fp32')
     cfg = apis.load_config(config_file, dict(experiment_name='test'))
     on_images = apis.test(cfg, work_dir / 'epoch_3.pth', work_dir=tmp_path / 'test')
-    cfg.test_cfg = dict(type='FeatureCacheTestLoop', cache_dir=str(tmp_path / 'cache'),
-                        storage='fp32')
+    cfg.test_cfg = dict(
+        type='FeatureCacheTestLoop', cache_dir=str(tmp_path / 'cache'), storage='fp32'
+    )
     cfg.experiment_name = 'test again'
     cached = apis.test(cfg, work_dir / 'epoch_3.pth', work_dir=tmp_path / 'again')
     assert cached == pytest.approx(on_images, abs=1e-4)

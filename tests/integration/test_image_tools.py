@@ -1,4 +1,5 @@
 """Tools that take images: class_maps.py, predict.py and the thresholds that test.py chooses."""
+
 import csv
 import importlib.util
 import json
@@ -49,8 +50,14 @@ def checkpoint(tiny_config, tmp_path_factory):
     torch.manual_seed(0)
     torch.nn.init.normal_(model.head.fc.weight)
     classes = [str(digit) for digit in range(10)]
-    torch.save(dict(state_dict=model.state_dict(), message_hub={},
-                    meta=dict(dataset_meta=dict(classes=classes))), path)
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            message_hub={},
+            meta=dict(dataset_meta=dict(classes=classes)),
+        ),
+        path,
+    )
     return path
 
 
@@ -83,30 +90,61 @@ def test_no_panel_is_a_failure(tool, checkpoint, folder, capsys):
 
 @needs_cam
 def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
-    tool('class_maps', TINY, checkpoint, '--dataset', 'val', '--num', 1, '--compare', 'none',
-         '--npz', '--method', 'GradCAM', '--out-dir', 'out', '--classes', '1')
+    tool(
+        'class_maps',
+        TINY,
+        checkpoint,
+        '--dataset',
+        'val',
+        '--num',
+        1,
+        '--compare',
+        'none',
+        '--npz',
+        '--method',
+        'GradCAM',
+        '--out-dir',
+        'out',
+        '--classes',
+        '1',
+    )
     assert np.load(tmp_path / 'out/00000_image0.npz')['models'].tolist() == ['model', 'untrained']
 
 
-@pytest.mark.parametrize(('asked', 'titles'), [
-    ([('a.py', 'runs/epoch_9.pth')], ['epoch_9']),
-    ([('a.py', 'none'), ('a.py', 'runs/epoch_9.pth')], ['untrained', 'epoch_9']),
-    ([('vgg19_multifc_voc', 'x/epoch_9.pth'), ('vgg19_multiconv-channels_voc', 'x/epoch_9.pth')],
-     ['multifc', 'multiconv-channels']),
-    ([('b.py', 'b/seed0/epoch_9.pth'), ('b.py', 'b/seed1/epoch_9.pth')], ['seed0', 'seed1']),
-    ([('b.py', 'b/x/epoch_9.pth'), ('b.py', 'c/x/epoch_9.pth')], ['first', 'second']),
-])
+@pytest.mark.parametrize(
+    ('asked', 'titles'),
+    [
+        ([('a.py', 'runs/epoch_9.pth')], ['epoch_9']),
+        ([('a.py', 'none'), ('a.py', 'runs/epoch_9.pth')], ['untrained', 'epoch_9']),
+        (
+            [
+                ('vgg19_multifc_voc', 'x/epoch_9.pth'),
+                ('vgg19_multiconv-channels_voc', 'x/epoch_9.pth'),
+            ],
+            ['multifc', 'multiconv-channels'],
+        ),
+        ([('b.py', 'b/seed0/epoch_9.pth'), ('b.py', 'b/seed1/epoch_9.pth')], ['seed0', 'seed1']),
+        ([('b.py', 'b/x/epoch_9.pth'), ('b.py', 'c/x/epoch_9.pth')], ['first', 'second']),
+    ],
+)
 def test_models_are_named_by_what_they_differ_in(asked, titles):
     assert load_tool('class_maps').titles(asked) == titles
 
 
-@pytest.mark.parametrize(('options', 'sentence'), [
-    (('--road', 1), 'ROAD needs grad-cam: pip install "mhc_plugin[cam]".'),
-    (('--method', 'NoCAM'), 'NoCAM'),
-    (('--out', 'maps.txt'), 'Expected --out to name a file that ends in .json, but got maps.txt.'),
-])
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (('--road', 1), 'ROAD needs grad-cam: pip install "mhc_plugin[cam]".'),
+        (('--method', 'NoCAM'), 'NoCAM'),
+        (
+            ('--out', 'maps.txt'),
+            'Expected --out to name a file that ends in .json, but got maps.txt.',
+        ),
+    ],
+)
 def test_nothing_is_trained_for_measures_that_cannot_be_had(
-        tool, tmp_path, monkeypatch, capsys, options, sentence):
+    tool, tmp_path, monkeypatch, capsys, options, sentence
+):
     monkeypatch.setitem(sys.modules, 'pytorch_grad_cam.metrics.road', None)
     with pytest.raises(SystemExit) as ended:
         tool('evaluate_maps', '--model', TINY, '--work-dir', 'runs', *options)
@@ -171,11 +209,14 @@ def test_nothing_could_be_read(tool, checkpoint, folder):
     assert ended.value.code == 1
 
 
-@pytest.mark.parametrize(('args', 'words'), [
-    (('--out', 'x.txt'), "`out` to end in one of ('.json', '.csv'), but got 'x.txt'"),
-    (('--maps', ), '--maps needs --show-dir'),
-    (('--topk', '0'), 'integer of 1 or more'),
-])
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (('--out', 'x.txt'), "`out` to end in one of ('.json', '.csv'), but got 'x.txt'"),
+        (('--maps',), '--maps needs --show-dir'),
+        (('--topk', '0'), 'integer of 1 or more'),
+    ],
+)
 def test_options_that_do_not_fit(tool, checkpoint, folder, capsys, args, words):
     with pytest.raises(SystemExit) as ended:
         tool('predict', TINY, checkpoint, folder, *args)
@@ -194,11 +235,21 @@ def test_thresholds_are_chosen_and_predicted_by(tool, checkpoint, folder, tmp_pa
 
 @needs_cam
 def test_table_of_class_maps(tool, checkpoint, tmp_path, capsys):
-    tool('evaluate_maps', '--model', TINY, checkpoint, '--out', 'maps.json', '--road', 1,
-         '--cfg-options', 'test_dataloader.dataset.length=12')
+    tool(
+        'evaluate_maps',
+        '--model',
+        TINY,
+        checkpoint,
+        '--out',
+        'maps.json',
+        '--road',
+        1,
+        '--cfg-options',
+        'test_dataloader.dataset.length=12',
+    )
     shown = capsys.readouterr().out
     assert 'GridPG' in shown
     assert 'Swap' in shown
-    figures, = json.loads((tmp_path / 'maps.json').read_text())['tiny']
+    (figures,) = json.loads((tmp_path / 'maps.json').read_text())['tiny']
     assert figures['swap_chance'] == 20
     assert figures['road_chance'] == 0

@@ -1,4 +1,5 @@
 """Heads in an existing MMPretrain config, and own images: the README's two sections, run."""
+
 import os
 import subprocess
 import sys
@@ -11,9 +12,15 @@ ROOT = Path(__file__).parents[2]
 OUR_TOOL = ROOT / 'tools' / 'train.py'
 THEIR_TOOL = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
 EXISTING = ROOT / 'configs' / 'examples' / 'resnet50_8xb32_in1k_multifc.py'
-SMALL = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=4', 'val_dataloader.batch_size=4',
-         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False']
+SMALL = [
+    'train_cfg.max_epochs=1',
+    'train_dataloader.batch_size=4',
+    'val_dataloader.batch_size=4',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+]
 
 
 @pytest.fixture
@@ -30,10 +37,21 @@ def own_data(tmp_path, make_image):
 
 def run(tool, config, own_data, *options):
     process = subprocess.run(
-        [sys.executable, tool, config, '--work-dir', own_data / 'work', '--cfg-options', *SMALL,
-         *options],
+        [
+            sys.executable,
+            tool,
+            config,
+            '--work-dir',
+            own_data / 'work',
+            '--cfg-options',
+            *SMALL,
+            *options,
+        ],
         env=dict(os.environ, MHC_DATA_ROOT=str(own_data), PYTHONPATH=str(ROOT)),
-        capture_output=True, text=True, cwd=own_data)
+        capture_output=True,
+        text=True,
+        cwd=own_data,
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     assert (own_data / 'work' / 'epoch_1.pth').is_file()
     return process.stdout + process.stderr

@@ -1,4 +1,5 @@
 """A run that was killed and resumed ends as one that was not."""
+
 import random
 import signal
 import subprocess
@@ -40,21 +41,23 @@ def train_and_stop(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_ends_with_the_same_weights(uninterrupted, train_and_stop, tiny_config, state_dict,
-                                    tmp_path, num_workers):
+def test_ends_with_the_same_weights(
+    uninterrupted, train_and_stop, tiny_config, state_dict, tmp_path, num_workers
+):
     options = dict(train_dataloader__num_workers=num_workers)
     train_and_stop(**options)
-    result = apis.train(
-        tiny_config(custom_hooks=[EMA], **options), work_dir=tmp_path, resume=True)
+    result = apis.train(tiny_config(custom_hooks=[EMA], **options), work_dir=tmp_path, resume=True)
     assert result.checkpoint == tmp_path / 'epoch_3.pth'
     assert equal(state_dict(result.checkpoint), uninterrupted)
 
 
-def test_seed_of_the_checkpoint_counts(uninterrupted, train_and_stop, tiny_config, state_dict,
-                                       tmp_path):
+def test_seed_of_the_checkpoint_counts(
+    uninterrupted, train_and_stop, tiny_config, state_dict, tmp_path
+):
     train_and_stop()
     apis.train(
-        tiny_config(custom_hooks=[EMA]), work_dir=tmp_path, resume=tmp_path / 'epoch_1.pth', seed=9)
+        tiny_config(custom_hooks=[EMA]), work_dir=tmp_path, resume=tmp_path / 'epoch_1.pth', seed=9
+    )
     assert equal(state_dict(tmp_path / 'epoch_3.pth'), uninterrupted)
 
 
@@ -69,8 +72,9 @@ def test_without_the_hook_it_ends_elsewhere(train_and_stop, tiny_config, state_d
     assert not equal(state_dict(tmp_path / 'epoch_3.pth'), whole)
 
 
-def test_damaged_newest_checkpoint(uninterrupted, train_and_stop, tiny_config, state_dict, log_of,
-                                   tmp_path):
+def test_damaged_newest_checkpoint(
+    uninterrupted, train_and_stop, tiny_config, state_dict, log_of, tmp_path
+):
     train_and_stop(stop=dict(type='StopHook', iteration=7))
     newest = tmp_path / 'epoch_2.pth'
     assert (tmp_path / 'last_checkpoint').read_text() == str(newest)
@@ -78,7 +82,7 @@ def test_damaged_newest_checkpoint(uninterrupted, train_and_stop, tiny_config, s
     apis.train(tiny_config(custom_hooks=[EMA]), work_dir=tmp_path, resume=True)
     log = log_of(tmp_path)
     assert f'Cannot resume from {newest}' in log
-    assert f"Falling back to {tmp_path / 'epoch_1.pth'}." in log
+    assert f'Falling back to {tmp_path / "epoch_1.pth"}.' in log
     assert equal(state_dict(tmp_path / 'epoch_3.pth'), uninterrupted)
 
 
@@ -118,13 +122,19 @@ def test_killed_at_any_moment(tiny_config, state_dict, environment, tmp_path):
     root = Path(__file__).parents[2]
     options = dict(train_cfg__max_epochs=30, train_dataloader__num_workers=1)
     command = [
-        sys.executable, root / 'tools' / 'train.py', Path(__file__).with_name('tiny.py'),
-        '--work-dir', tmp_path, '--resume', '--cfg-options',
-        *(f'{name.replace("__", ".")}={value}' for name, value in options.items())
+        sys.executable,
+        root / 'tools' / 'train.py',
+        Path(__file__).with_name('tiny.py'),
+        '--work-dir',
+        tmp_path,
+        '--resume',
+        '--cfg-options',
+        *(f'{name.replace("__", ".")}={value}' for name, value in options.items()),
     ]
     for _ in range(2):
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         before = set(tmp_path.glob('epoch_*.pth'))
         while process.poll() is None and not set(tmp_path.glob('epoch_*.pth')) - before:
             time.sleep(0.01)

@@ -1,4 +1,5 @@
 """Two processes with half the batch each do what one does."""
+
 import json
 import socket
 import sys
@@ -14,13 +15,14 @@ pytestmark = pytest.mark.slow
 # Heads without batch norm and dropout, an even number of images, and unknown targets, of which the
 # two halves of a batch have different numbers.
 OPTIONS = dict(
-    model__head__dropout=0.,
+    model__head__dropout=0.0,
     train_dataloader__dataset__pipeline=[
         dict(type='ComposeTiles'),
         dict(type='RandomFlipWithCells', prob=0.5),
         dict(type='ForgetTargets'),
         dict(type='PackInputs'),
-    ])
+    ],
+)
 
 
 @pytest.fixture
@@ -38,10 +40,18 @@ def config_file(tiny_config, tmp_path):
 
 
 def test_heads_without_batch_norm_get_the_weights_of_one_process(
-        tiny_config, config_file, state_dict, run, port, tmp_path):
+    tiny_config, config_file, state_dict, run, port, tmp_path
+):
     one = apis.train(tiny_config(**OPTIONS), work_dir=tmp_path / 'one')
-    process = run('env', f'PORT={port}', HERE.parents[1] / 'tools' / 'dist_train.sh', config_file,
-                  2, '--work-dir', tmp_path / 'two')
+    process = run(
+        'env',
+        f'PORT={port}',
+        HERE.parents[1] / 'tools' / 'dist_train.sh',
+        config_file,
+        2,
+        '--work-dir',
+        tmp_path / 'two',
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     assert 'batch_size=8' in (tmp_path / 'two' / config_file.name).read_text()
 
@@ -54,8 +64,16 @@ def test_heads_without_batch_norm_get_the_weights_of_one_process(
 
 def test_batch_norm_and_scores(tiny_config, run, port, tmp_path):
     given = apis.train(tiny_config(train_cfg__max_epochs=1), work_dir=tmp_path / 'given')
-    process = run(sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
-                  f'--master_port={port}', HERE / 'two_processes.py', tmp_path, given.checkpoint)
+    process = run(
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+        f'--master_port={port}',
+        HERE / 'two_processes.py',
+        tmp_path,
+        given.checkpoint,
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     scores = json.loads((tmp_path / 'scores.json').read_text())
     assert scores['in_training'] == scores['of_checkpoint']

@@ -1,13 +1,10 @@
 # Trains and tests in seconds: splices of digits, 32 px, and a narrow random backbone.
-_base_ = [
-    '../../configs/_base_/default_runtime.py',
-    '../../configs/_base_/schedules/sgd_demo.py',
-]
+_base_ = ['../../configs/_base_/default_runtime.py', '../../configs/_base_/schedules/sgd_demo.py']
 custom_imports = dict(imports=['mhc_plugin', 'tiny_parts'])
 
 model = dict(
     type='FrozenBackboneClassifier',
-    data_preprocessor=dict(mean=[127.] * 3, std=[128.] * 3, to_rgb=True),
+    data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, to_rgb=True),
     backbone=dict(
         type='ResNet',
         depth=18,
@@ -16,11 +13,13 @@ model = dict(
         num_stages=2,
         strides=(1, 2),
         dilations=(1, 1),
-        out_indices=(1, )),
-    head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=16, dropout=0.2))
+        out_indices=(1,),
+    ),
+    head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=16, dropout=0.2),
+)
 
 source = dict(type='SklearnDigits')
-pack = dict(type='PackInputs', algorithm_keys=('gt_cells', ))
+pack = dict(type='PackInputs', algorithm_keys=('gt_cells',))
 test_pipeline = [dict(type='ComposeTiles'), pack]
 train_pipeline = [
     dict(type='ComposeTiles'),
@@ -39,7 +38,9 @@ train_dataloader = dict(
         source=dict(split='train', **source),
         tile_size=16,
         length=40,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 # 33 images do not divide evenly between two processes.
 val_dataloader = dict(
     batch_size=16,
@@ -50,7 +51,9 @@ val_dataloader = dict(
         source=dict(split='test', **source),
         tile_size=16,
         length=33,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_evaluator = [

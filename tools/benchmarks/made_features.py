@@ -1,4 +1,5 @@
 """Noise and a backbone of one layer, so that features of any shape are stored fast."""
+
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -16,15 +17,21 @@ class Noise(BaseDataset):
 
     def __init__(self, length: int, size: int, num_classes: int, **kwargs) -> None:
         self.length, self.size, self.num_classes = length, size, num_classes
-        super().__init__(ann_file='', classes=[str(c) for c in range(num_classes)],
-                         serialize_data=False, **kwargs)
+        super().__init__(
+            ann_file='',
+            classes=[str(c) for c in range(num_classes)],
+            serialize_data=False,
+            **kwargs,
+        )
 
     def load_data_list(self) -> list[dict]:
         rng = np.random.RandomState(0)
         images = rng.randint(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
         scores = (rng.rand(self.length, self.num_classes) < 0.3).astype(np.float32)
-        return [dict(img=image, gt_score=score, gt_label=score.nonzero()[0])
-                for image, score in zip(images, scores)]
+        return [
+            dict(img=image, gt_score=score, gt_label=score.nonzero()[0])
+            for image, score in zip(images, scores)
+        ]
 
 
 @TRANSFORMS.register_module()
@@ -44,22 +51,30 @@ class OneLayer(BaseBackbone):
         self.layer = nn.Conv2d(3, channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (torch.relu(self.layer(x)), )
+        return (torch.relu(self.layer(x)),)
 
 
-def made_config(head: str, channels: int, size: int, length: int, epochs: int, work_dir: str,
-                cache_dir: str) -> Config:
+def made_config(
+    head: str, channels: int, size: int, length: int, epochs: int, work_dir: str, cache_dir: str
+) -> Config:
     """Config of a training on ``length`` features ``(channels, size, size)`` of noise."""
     cfg = load_config('efficientnet-lite0_multifc_combined0')
-    dataset = dict(type='Noise', length=length, size=size, num_classes=10, pipeline=[
-        dict(type='AsItIs'), dict(type='PackInputs')])
+    dataset = dict(
+        type='Noise',
+        length=length,
+        size=size,
+        num_classes=10,
+        pipeline=[dict(type='AsItIs'), dict(type='PackInputs')],
+    )
     cfg.model = dict(
         type='FrozenBackboneClassifier',
-        data_preprocessor=dict(mean=[127.] * 3, std=[128.] * 3),
+        data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3),
         backbone=dict(type='OneLayer', channels=channels),
-        head=dict(type=head, num_classes=10, in_channels=channels))
-    cfg.train_dataloader.merge(dict(dataset=dict(_delete_=True, **dataset), num_workers=0,
-                                    persistent_workers=False))
+        head=dict(type=head, num_classes=10, in_channels=channels),
+    )
+    cfg.train_dataloader.merge(
+        dict(dataset=dict(_delete_=True, **dataset), num_workers=0, persistent_workers=False)
+    )
     cfg.train_cfg = dict(type='FeatureCacheTrainLoop', max_epochs=epochs, cache_dir=cache_dir)
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None

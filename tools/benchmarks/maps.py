@@ -1,4 +1,5 @@
 """Class maps of all classes against the plain forward pass, and against pytorch_grad_cam."""
+
 import argparse
 
 import torch
@@ -25,18 +26,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', type=int, default=224, help='of the images')
     parser.add_argument('--rounds', type=int, default=5, help='timed rounds; medians are shown')
     parser.add_argument(
-        '--cam-calls', type=int, default=5,
+        '--cam-calls',
+        type=int,
+        default=5,
         help='timed calls of pytorch_grad_cam, each for one class of the batch after one that is '
-        'not timed; their median is multiplied by the number of classes')
+        'not timed; their median is multiplied by the number of classes',
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def build(name: str, args: argparse.Namespace) -> nn.Module:
     neck, head = HEADS[name]
-    model = MODELS.build(dict(
-        type='FrozenBackboneClassifier',
-        backbone=dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0'),
-        neck=neck, head=dict(head, num_classes=args.classes, in_channels=1280)))
+    model = MODELS.build(
+        dict(
+            type='FrozenBackboneClassifier',
+            backbone=dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0'),
+            neck=neck,
+            head=dict(head, num_classes=args.classes, in_channels=1280),
+        )
+    )
     return model.to(args.device).eval()
 
 
@@ -53,8 +61,13 @@ def main(args: argparse.Namespace) -> None:
 
     images = torch.randn(args.batch_size, 3, args.size, args.size, device=args.device)
     table = Table('head', title=f'{args.classes} classes, {args.batch_size} images, {args.device}')
-    for column in ('forward, s', 'with all maps, s', 'ratio', 'grad-cam per class, s',
-                   'times slower'):
+    for column in (
+        'forward, s',
+        'with all maps, s',
+        'ratio',
+        'grad-cam per class, s',
+        'times slower',
+    ):
         table.add_column(column, justify='right')
     for name in HEADS:
         model = build(name, args)
@@ -71,10 +84,15 @@ def main(args: argparse.Namespace) -> None:
 
         times = medians(
             dict(plain=forward, maps=lambda model=model: forward_with_maps(model, images)),
-            args.rounds)
+            args.rounds,
+        )
         per_class = medians(dict(cam=grad_cam), args.cam_calls, warmup=1)['cam']
         table.add_row(
-            name, f'{times["plain"]:.3f}', f'{times["maps"]:.3f}',
-            f'{times["maps"] / times["plain"]:.2f}', f'{per_class:.2f}',
-            f'{per_class * args.classes / times["maps"]:.0f}')
+            name,
+            f'{times["plain"]:.3f}',
+            f'{times["maps"]:.3f}',
+            f'{times["maps"] / times["plain"]:.2f}',
+            f'{per_class:.2f}',
+            f'{per_class * args.classes / times["maps"]:.0f}',
+        )
     Console(width=120).print(table)

@@ -1,4 +1,5 @@
 """Train configs on stored features over several seeds, and put their scores into one table."""
+
 import argparse
 import copy
 import logging
@@ -21,16 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--views', type=int, default=1, help='draws of the training augmentation')
     parser.add_argument('--cache-dir', default='work_dirs/feature_cache')
     parser.add_argument('--backbone-weights', metavar='PATH|none')
-    parser.add_argument(
-        '--metrics', nargs='+', help='shown, without `multi-label/`; default: all')
+    parser.add_argument('--metrics', nargs='+', help='shown, without `multi-label/`; default: all')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
 
 
 def prepare(config: str, args: argparse.Namespace) -> Config:
     """Load a config and set it to so many epochs on stored features, validated at the end."""
     cfg = load_config(config, args.cfg_options)
-    cfg.train_cfg = dict(type='FeatureCacheTrainLoop', max_epochs=args.epochs,
-                         val_interval=args.epochs, views=args.views, cache_dir=args.cache_dir)
+    cfg.train_cfg = dict(
+        type='FeatureCacheTrainLoop',
+        max_epochs=args.epochs,
+        val_interval=args.epochs,
+        views=args.views,
+        cache_dir=args.cache_dir,
+    )
     cfg.val_cfg = dict(type='FeatureCacheValLoop', cache_dir=args.cache_dir)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=args.epochs)
     cfg.default_hooks.logger.interval = 1000
@@ -41,8 +46,9 @@ def score(cfg: Config, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """Train with one seed; its metrics, and the seconds it took."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as work_dir:
-        result = train(copy.deepcopy(cfg), work_dir=work_dir, seed=seed,
-                       backbone_weights=args.backbone_weights)
+        result = train(
+            copy.deepcopy(cfg), work_dir=work_dir, seed=seed, backbone_weights=args.backbone_weights
+        )
     metrics = {name.removeprefix('multi-label/'): v for name, v in result.metrics.items()}
     return dict(metrics, seconds=time.perf_counter() - start)
 
@@ -61,8 +67,10 @@ def main(args: argparse.Namespace) -> None:
         rows[config] = [cell([run[name] for run in runs]) for name in (*names, 'seconds')]
     # The runs' loggers have printed their own lines.
     logging.getLogger(MMLogger.get_current_instance().name).setLevel(logging.WARNING)
-    table = Table(title=f'{args.epochs} epochs, {args.views} view(s), seeds {args.seeds}; mean '
-                  'and standard deviation, percent')
+    table = Table(
+        title=f'{args.epochs} epochs, {args.views} view(s), seeds {args.seeds}; mean '
+        'and standard deviation, percent'
+    )
     for column in ('config', *names, 'seconds'):
         table.add_column(column, justify='left' if column == 'config' else 'right')
     for config, cells in rows.items():

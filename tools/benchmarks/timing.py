@@ -1,4 +1,5 @@
 """Medians of calls that take turns, so that a busy moment of the machine meets all of them."""
+
 import statistics
 import time
 from collections.abc import Callable

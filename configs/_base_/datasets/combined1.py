@@ -3,14 +3,23 @@
 _base_ = './spliced.py'
 
 data_root = '{{$MHC_DATA_ROOT:data}}/caltech-101'
-classes = ('airplanes', 'Motorbikes', 'Faces', 'watch', 'Leopards', 'bonsai', 'car_side', 'ketch',
-           'chandelier', 'hawksbill')
+classes = (
+    'airplanes',
+    'Motorbikes',
+    'Faces',
+    'watch',
+    'Leopards',
+    'bonsai',
+    'car_side',
+    'ketch',
+    'chandelier',
+    'hawksbill',
+)
 num_classes = len(classes)
 
 train_source = dict(type='Caltech101', data_root=data_root, split='train')
 test_source = dict(type='Caltech101', data_root=data_root, split='test')
 
-train_dataloader = dict(
-    dataset=dict(classes=classes, source=train_source, exclude=test_source))
+train_dataloader = dict(dataset=dict(classes=classes, source=train_source, exclude=test_source))
 val_dataloader = dict(dataset=dict(classes=classes, source=test_source))
 test_dataloader = val_dataloader

@@ -16,22 +16,23 @@ test_source = dict(type='SklearnDigits', split='test')
 train_pipeline = [
     dict(type='ComposeTiles'),
     dict(type='RandomCrop', crop_size=image_size, padding=8),
-    dict(type='PackInputs', algorithm_keys=('gt_cells', )),
+    dict(type='PackInputs', algorithm_keys=('gt_cells',)),
 ]
 
-test_pipeline = [
-    dict(type='ComposeTiles'),
-    dict(type='PackInputs', algorithm_keys=('gt_cells', )),
-]
+test_pipeline = [dict(type='ComposeTiles'), dict(type='PackInputs', algorithm_keys=('gt_cells',))]
 
 tta_pipeline = [
     dict(type='ComposeTiles'),
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='RandomFlipWithCells', prob=0.), dict(type='RandomFlipWithCells', prob=1.)],
-            [dict(type='PackInputs', algorithm_keys=('gt_cells', ))],
-        ]),
+            [
+                dict(type='RandomFlipWithCells', prob=0.0),
+                dict(type='RandomFlipWithCells', prob=1.0),
+            ],
+            [dict(type='PackInputs', algorithm_keys=('gt_cells',))],
+        ],
+    ),
 ]
 
 train_dataloader = dict(
@@ -41,14 +42,14 @@ train_dataloader = dict(
         exclude=test_source,
         tile_size=tile_size,
         length=2000,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    )
+)
 val_dataloader = dict(
     dataset=dict(
-        classes=classes,
-        source=test_source,
-        tile_size=tile_size,
-        length=500,
-        pipeline=test_pipeline))
+        classes=classes, source=test_source, tile_size=tile_size, length=500, pipeline=test_pipeline
+    )
+)
 test_dataloader = val_dataloader
 
 # What every head looks at, before the first step, half way and at the end: pictures in

@@ -38,9 +38,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(224, 224)),
     dict(type='NormalizeBoxes'),
-    dict(
-        type='PackInputs',
-        algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
+    dict(type='PackInputs', algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
 ]
 
 # 128 in total: tools/train.py divides it among the processes.
@@ -57,7 +55,8 @@ train_dataloader = dict(
         max_labels=7,
         max_images=10_000,
         image_folder=image_folder,
-        pipeline=train_pipeline),
+        pipeline=train_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 
@@ -77,7 +76,8 @@ val_dataloader = dict(
         with_boxes=True,
         image_folder=image_folder,
         test_mode=True,
-        pipeline=test_pipeline),
+        pipeline=test_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader

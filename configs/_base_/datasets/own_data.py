@@ -37,7 +37,8 @@ train_dataloader = dict(
         ann_file='train.csv',
         data_prefix='images',
         classes=classes,
-        pipeline=train_pipeline),
+        pipeline=train_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 
@@ -52,14 +53,12 @@ val_dataloader = dict(
         data_prefix='images',
         classes=classes,
         test_mode=True,
-        pipeline=test_pipeline),
+        pipeline=test_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 # There is no third file here; name it if you have one.
 test_dataloader = val_dataloader
 
-val_evaluator = [
-    dict(type='TopKMultiLabelMetric', topk=1),
-    dict(type='MultiLabelMeanAP'),
-]
+val_evaluator = [dict(type='TopKMultiLabelMetric', topk=1), dict(type='MultiLabelMeanAP')]
 test_evaluator = val_evaluator

@@ -10,13 +10,13 @@ train_pipeline = [
     # `gt_cells` stays true but for the 8 pixels next to the border between two tiles.
     dict(type='RandomCrop', crop_size=224, padding=8),
     dict(type='RandomFlipWithCells', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs', algorithm_keys=('gt_cells', )),
+    dict(type='PackInputs', algorithm_keys=('gt_cells',)),
 ]
 
 test_pipeline = [
     dict(type='ComposeTiles'),
     dict(type='Resize', scale=224),
-    dict(type='PackInputs', algorithm_keys=('gt_cells', )),
+    dict(type='PackInputs', algorithm_keys=('gt_cells',)),
 ]
 
 # For `test.py --tta`, which would else flip by mmcv's RandomFlip and leave `gt_cells` behind.
@@ -27,9 +27,13 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='RandomFlipWithCells', prob=0.), dict(type='RandomFlipWithCells', prob=1.)],
-            [dict(type='PackInputs', algorithm_keys=('gt_cells', ))],
-        ]),
+            [
+                dict(type='RandomFlipWithCells', prob=0.0),
+                dict(type='RandomFlipWithCells', prob=1.0),
+            ],
+            [dict(type='PackInputs', algorithm_keys=('gt_cells',))],
+        ],
+    ),
 ]
 
 # 128 in total: tools/train.py divides it among the processes.
@@ -43,7 +47,8 @@ train_dataloader = dict(
         tile_size=tile_size,
         length=3000,
         seed=0,
-        pipeline=train_pipeline),
+        pipeline=train_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 
@@ -59,7 +64,8 @@ val_dataloader = dict(
         length=1000,
         seed=1,
         test_mode=True,
-        pipeline=test_pipeline),
+        pipeline=test_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader

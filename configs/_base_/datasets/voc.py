@@ -28,9 +28,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(224, 224)),
     dict(type='NormalizeBoxes'),
-    dict(
-        type='PackInputs',
-        algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
+    dict(type='PackInputs', algorithm_keys=('gt_bboxes', 'gt_bbox_labels', 'gt_bbox_difficult')),
 ]
 
 # 128 in total: tools/train.py divides it among the processes.
@@ -46,7 +44,8 @@ train_dataloader = dict(
         min_labels=2,
         max_labels=7,
         max_images=10_000,
-        pipeline=train_pipeline),
+        pipeline=train_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 
@@ -64,7 +63,8 @@ val_dataloader = dict(
         max_labels=7,
         max_images=10_000,
         test_mode=True,
-        pipeline=test_pipeline),
+        pipeline=test_pipeline,
+    ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader

@@ -5,16 +5,15 @@ model = dict(
     backbone=dict(
         type='TIMMBackbone',
         model_name='tf_efficientnet_lite0',
-        init_cfg=dict(type='EfficientNetLite0')),
+        init_cfg=dict(type='EfficientNetLite0'),
+    ),
     head=dict(
         type='MultiHeadClsHead',
         num_classes=10,
         in_channels=1280,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum')))
+        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
+    ),
+)
 
 # These weights were trained on (x - 127) / 128.
-data_preprocessor = dict(
-    mean=[127.0, 127.0, 127.0],
-    std=[128.0, 128.0, 128.0],
-    to_rgb=True,
-)
+data_preprocessor = dict(mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0], to_rgb=True)

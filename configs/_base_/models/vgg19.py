@@ -6,21 +6,21 @@ model = dict(
     backbone=dict(
         type='VGG',
         depth=19,
-        out_indices=(4, ),
+        out_indices=(4,),
         frozen_stages=5,
         norm_eval=True,
         init_cfg=dict(
             type='Pretrained',
             checkpoint='https://download.openmmlab.com/mmclassification/v0/vgg/vgg19_batch256_imagenet_20210208-e6920e4a.pth',
-            prefix='backbone')),
+            prefix='backbone',
+        ),
+    ),
     head=dict(
         type='MultiHeadClsHead',
         num_classes=10,
         in_channels=512,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum')))
-
-data_preprocessor = dict(
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
+        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
+    ),
 )
+
+data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

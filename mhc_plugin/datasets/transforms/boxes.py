@@ -1,4 +1,5 @@
 """Boxes that stay true to the image: which pipelines they may enter, and how they are packed."""
+
 from collections.abc import Callable, Sequence
 
 import mmcv.transforms as mmcv_transforms
@@ -57,15 +58,47 @@ class NormalizeBoxes(BaseTransform):
 # or pad (at the right and below) and rewrite `gt_bboxes` where that is needed. MMPretrain's
 # ResizeEdge does not rewrite them.
 _WHOLE = tuple(
-    getattr(module, name) for module, names in (
-        (mmcv_transforms,
-         ('LoadImageFromFile', 'Normalize', 'Pad', 'RandomChoiceResize', 'RandomFlip',
-          'RandomGrayscale', 'RandomResize', 'Resize')),
-        (mmpretrain_transforms,
-         ('AutoContrast', 'Brightness', 'ColorJitter', 'ColorTransform', 'Contrast', 'Cutout',
-          'Equalize', 'GaussianBlur', 'Invert', 'Lighting', 'NumpyToPIL', 'PILToNumpy',
-          'PackInputs', 'Posterize', 'RandomErasing', 'Sharpness', 'Solarize', 'SolarizeAdd')),
-    ) for name in names) + (NormalizeBoxes, )
+    getattr(module, name)
+    for module, names in (
+        (
+            mmcv_transforms,
+            (
+                'LoadImageFromFile',
+                'Normalize',
+                'Pad',
+                'RandomChoiceResize',
+                'RandomFlip',
+                'RandomGrayscale',
+                'RandomResize',
+                'Resize',
+            ),
+        ),
+        (
+            mmpretrain_transforms,
+            (
+                'AutoContrast',
+                'Brightness',
+                'ColorJitter',
+                'ColorTransform',
+                'Contrast',
+                'Cutout',
+                'Equalize',
+                'GaussianBlur',
+                'Invert',
+                'Lighting',
+                'NumpyToPIL',
+                'PILToNumpy',
+                'PackInputs',
+                'Posterize',
+                'RandomErasing',
+                'Sharpness',
+                'Solarize',
+                'SolarizeAdd',
+            ),
+        ),
+    )
+    for name in names
+) + (NormalizeBoxes,)
 
 
 def keeps_whole_image(transforms: Sequence[Callable]) -> bool:

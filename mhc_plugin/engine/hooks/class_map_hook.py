@@ -1,4 +1,5 @@
 """Pictures of what every head looks at, from before the first step to the end."""
+
 import copy
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from mhc_plugin.class_maps import (
 )
 from mhc_plugin.class_maps.display import packed_to_rgb
 from mhc_plugin.class_maps.panels import MapView, draw_panel, truth_of
-from mhc_plugin.datasets.seeding import seeded
+from mhc_plugin.utils.seeding import seeded
 
 
 @HOOKS.register_module()
@@ -45,16 +46,19 @@ class ClassMapHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self,
-                 interval: int = 10,
-                 num_images: int = 4,
-                 indices: Sequence[int] | None = None,
-                 method: str = 'inherent',
-                 enable: bool = True) -> None:
+    def __init__(
+        self,
+        interval: int = 10,
+        num_images: int = 4,
+        indices: Sequence[int] | None = None,
+        method: str = 'inherent',
+        enable: bool = True,
+    ) -> None:
         for name, value in dict(interval=interval, num_images=num_images).items():
             if value < 1:
                 raise ValueError(
-                    f'Expected argument `{name}` to be an int of at least 1, but got {value!r}.')
+                    f'Expected argument `{name}` to be an int of at least 1, but got {value!r}.'
+                )
         if enable and method != 'inherent':
             find_method(method)
         self.interval = interval
@@ -70,8 +74,10 @@ class ClassMapHook(Hook):
         if not self.enable or not is_main_process():
             return
         if runner.val_loop is None:
-            runner.logger.warning('ClassMapHook draws validation images, of which this run has '
-                                  'none; it is switched off.')
+            runner.logger.warning(
+                'ClassMapHook draws validation images, of which this run has '
+                'none; it is switched off.'
+            )
             self.enable = False
             return
         self._items = self._load(runner.val_loop.dataloader.dataset)
@@ -93,8 +99,10 @@ class ClassMapHook(Hook):
             indices = range(min(self.num_images, len(dataset)))
         missing = [index for index in indices if not 0 <= index < len(dataset)]
         if missing:
-            raise ValueError(f'Expected argument `indices` to be in 0..{len(dataset) - 1}, the '
-                             f'validation images, but got {missing[0]}.')
+            raise ValueError(
+                f'Expected argument `indices` to be in 0..{len(dataset) - 1}, the '
+                f'validation images, but got {missing[0]}.'
+            )
         with seeded(0):
             return {index: dataset[index] for index in indices}
 
@@ -104,15 +112,23 @@ class ClassMapHook(Hook):
     def _draw(self, runner: Runner, step: int) -> None:
         model = unwrap_classifier(runner.model)
         meta = runner.visualizer.dataset_meta or {}
-        with left_as_found(model), predictions_with_maps(model, self.method), torch.no_grad(), \
-                seeded(0):
+        with (
+            left_as_found(model),
+            predictions_with_maps(model, self.method),
+            torch.no_grad(),
+            seeded(0),
+        ):
             for index, item in self._items.items():
                 # A model writes its predictions into the sample that it is given.
-                sample, = model.test_step(default_collate([copy.deepcopy(item)]))
+                (sample,) = model.test_step(default_collate([copy.deepcopy(item)]))
                 names = meta.get('classes') or range(len(sample.pred_score))
                 panel = draw_panel(
-                    packed_to_rgb(item['inputs'], model.data_preprocessor), [MapView.of(sample)],
-                    names, truth_of(sample, len(names)), f'image {index}, step {step}')
+                    packed_to_rgb(item['inputs'], model.data_preprocessor),
+                    [MapView.of(sample)],
+                    names,
+                    truth_of(sample, len(names)),
+                    f'image {index}, step {step}',
+                )
                 runner.visualizer.add_image(f'class_maps_{index}', panel, step=step)
         self._drawn_at = step
 

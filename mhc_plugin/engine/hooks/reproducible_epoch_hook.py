@@ -1,4 +1,5 @@
 """Epochs that depend on seed and number alone, so that a resumed run repeats none of them."""
+
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from mhc_plugin.datasets.seeding import sample_seed, seeded
+from mhc_plugin.utils.seeding import sample_seed, seeded
 
 
 class SeededFetch:
@@ -90,7 +91,8 @@ class ReproducibleEpochHook(Hook):
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
                 f'{type(runner.train_loop).__name__} has no epochs, so the random transforms of a '
-                'resumed run differ from those of an uninterrupted one.')
+                'resumed run differ from those of an uninterrupted one.'
+            )
         elif _fetches_single_samples(loader):
             self._fetch = _seeded_fetch(loader.dataset)
 
@@ -104,10 +106,7 @@ class ReproducibleEpochHook(Hook):
             self._fetch.set_state(self._seed, runner.epoch)
         self._seed_process(runner)
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed this process again once the first batch is there.
 
         Starting an epoch's workers draws a random number, and persistent workers are started in a

@@ -1,4 +1,5 @@
 """Checkpoints without the backbone, which is frozen and named by its hash instead."""
+
 import os
 
 from mmengine.hooks import Hook
@@ -7,9 +8,9 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import nn
 
-from mhc_plugin.functional.tensor_hash import hash_weights
 from mhc_plugin.models import FrozenBackboneClassifier
 from mhc_plugin.models.backbone_weights import BACKBONE, RECORD, BackboneRecord, weights_source
+from mhc_plugin.utils.tensor_hash import hash_weights
 
 
 @HOOKS.register_module()
@@ -57,14 +58,17 @@ class SmallCheckpointHook(Hook):
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, FrozenBackboneClassifier):
-            raise ValueError('Checkpoints without a backbone need a `FrozenBackboneClassifier`, '
-                             f'whose backbone is not trained, but got `{type(model).__name__}`.')
+            raise ValueError(
+                'Checkpoints without a backbone need a `FrozenBackboneClassifier`, '
+                f'whose backbone is not trained, but got `{type(model).__name__}`.'
+            )
         source = self._source(runner, model)
         if source is None:
             raise ValueError(
                 'A checkpoint without the backbone is of no use where its weights are random: they '
                 'could not be found again. Give `--backbone-weights PATH`, or save whole '
-                'checkpoints.')
+                'checkpoints.'
+            )
         self._record = BackboneRecord(hash_weights(model.backbone), source)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -78,7 +82,8 @@ class SmallCheckpointHook(Hook):
         if 'ema_state_dict' in checkpoint:
             self._record.replace_backbone(checkpoint['ema_state_dict'], 'module.')
         checkpoint['meta']['backbone'] = dict(
-            sha256=self._record.sha256, source=self._record.source)
+            sha256=self._record.sha256, source=self._record.source
+        )
 
     def _source(self, runner: Runner, model: nn.Module) -> str | None:
         if self._loaded_from is not None:

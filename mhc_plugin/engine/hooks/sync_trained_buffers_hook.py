@@ -1,4 +1,5 @@
 """Equal batch statistics in all processes."""
+
 from typing import Any
 
 from mmengine.dist import all_reduce_params, get_world_size
@@ -36,8 +37,11 @@ class SyncTrainedBuffersHook(Hook):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         buffers = [
-            buffer for module in model.modules() if module.training
-            for buffer in module.buffers(recurse=False) if buffer.is_floating_point()
+            buffer
+            for module in model.modules()
+            if module.training
+            for buffer in module.buffers(recurse=False)
+            if buffer.is_floating_point()
         ]
         if buffers:
             all_reduce_params(buffers, op='mean')

@@ -1,5 +1,8 @@
 """Loops over stored features."""
-from .cache_options import DEFAULT_CACHE_DIR, CacheOptions
+
+from mhc_plugin.features.dataset import FeatureDataset
+from mhc_plugin.features.options import DEFAULT_CACHE_DIR, CacheOptions
+
 from .class_map_loops import (
     ClassMapTestLoop,
     ClassMapValLoop,
@@ -12,10 +15,17 @@ from .feature_cache_loops import (
     FeatureCacheTrainLoop,
     FeatureCacheValLoop,
 )
-from .feature_dataset import FeatureDataset
 
 __all__ = [
-    'DEFAULT_CACHE_DIR', 'CacheOptions', 'ClassMapTestLoop', 'ClassMapValLoop',
-    'FeatureCacheClassMapTestLoop', 'FeatureCacheClassMapValLoop', 'FeatureCacheMixin',
-    'FeatureCacheTestLoop', 'FeatureCacheTrainLoop', 'FeatureCacheValLoop', 'FeatureDataset'
+    'DEFAULT_CACHE_DIR',
+    'CacheOptions',
+    'ClassMapTestLoop',
+    'ClassMapValLoop',
+    'FeatureCacheClassMapTestLoop',
+    'FeatureCacheClassMapValLoop',
+    'FeatureCacheMixin',
+    'FeatureCacheTestLoop',
+    'FeatureCacheTrainLoop',
+    'FeatureCacheValLoop',
+    'FeatureDataset',
 ]

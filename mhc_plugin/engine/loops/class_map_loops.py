@@ -1,4 +1,5 @@
 """Loops whose predictions carry class maps."""
+
 from typing import Any
 
 from mmengine.runner import Runner, TestLoop, ValLoop
@@ -61,14 +62,19 @@ class CachedClassMapMixin(ClassMapMixin):
         ValueError: If another method or ``store`` is asked for.
     """
 
-    def __init__(self, *args: Any, method: str = 'inherent', store: str = 'maps',
-                 **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, method: str = 'inherent', store: str = 'maps', **kwargs: Any
+    ) -> None:
         if method != 'inherent':
-            raise ValueError("Expected argument `method` to be 'inherent' with the feature cache, "
-                             f'which has no images, but got {method!r}.')
+            raise ValueError(
+                "Expected argument `method` to be 'inherent' with the feature cache, "
+                f'which has no images, but got {method!r}.'
+            )
         if store != 'maps':
-            raise ValueError("Expected argument `store` to be 'maps' for class maps from the "
-                             f'feature cache: pooled features have no places; but got {store!r}.')
+            raise ValueError(
+                "Expected argument `store` to be 'maps' for class maps from the "
+                f'feature cache: pooled features have no places; but got {store!r}.'
+            )
         super().__init__(*args, method=method, store=store, **kwargs)
 
 

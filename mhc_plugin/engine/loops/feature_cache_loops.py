@@ -1,4 +1,5 @@
 """MMEngine's loops over stored features of a frozen backbone."""
+
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
@@ -6,9 +7,9 @@ from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import LOOPS
 from torch import nn
 
-from .cache_options import DEFAULT_CACHE_DIR, CacheOptions
-from .feature_cache import cached_loader
-from .feature_dataset import FeatureDataset
+from mhc_plugin.features.dataset import FeatureDataset
+from mhc_plugin.features.loader import cached_loader
+from mhc_plugin.features.options import DEFAULT_CACHE_DIR, CacheOptions
 
 
 class FeatureCacheMixin:
@@ -30,8 +31,9 @@ class FeatureCacheMixin:
             training (bool): Whether the model is trained on them. Defaults to False.
         """
         if not isinstance(self.dataloader.dataset, FeatureDataset):
-            self.dataloader = cached_loader(self.runner, self.dataloader, self.cache_options, name,
-                                            training)
+            self.dataloader = cached_loader(
+                self.runner, self.dataloader, self.cache_options, name, training
+            )
 
 
 @LOOPS.register_module()
@@ -71,20 +73,23 @@ class FeatureCacheTrainLoop(FeatureCacheMixin, EpochBasedTrainLoop):
         OSError: At :meth:`run`, if the disk has no room for the features.
     """
 
-    def __init__(self,
-                 runner: Any,
-                 dataloader: Any,
-                 max_epochs: int,
-                 cache_dir: str = DEFAULT_CACHE_DIR,
-                 views: int = 1,
-                 precision: str = 'fp32',
-                 storage: str = 'fp16',
-                 store: str = 'auto',
-                 trust_mtime: bool = False,
-                 compile: bool = False,
-                 **kwargs) -> None:
-        self.cache_options = CacheOptions(cache_dir, views, precision, storage, store, trust_mtime,
-                                          compile)
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        max_epochs: int,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        views: int = 1,
+        precision: str = 'fp32',
+        storage: str = 'fp16',
+        store: str = 'auto',
+        trust_mtime: bool = False,
+        compile: bool = False,
+        **kwargs,
+    ) -> None:
+        self.cache_options = CacheOptions(
+            cache_dir, views, precision, storage, store, trust_mtime, compile
+        )
         super().__init__(runner, dataloader, max_epochs, **kwargs)
 
     def run(self) -> nn.Module:
@@ -113,19 +118,22 @@ class FeatureCacheValLoop(FeatureCacheMixin, ValLoop):
         **kwargs: See MMEngine's ``ValLoop``.
     """
 
-    def __init__(self,
-                 runner: Any,
-                 dataloader: Any,
-                 evaluator: Any,
-                 cache_dir: str = DEFAULT_CACHE_DIR,
-                 precision: str = 'fp32',
-                 storage: str = 'fp16',
-                 store: str = 'auto',
-                 trust_mtime: bool = False,
-                 compile: bool = False,
-                 **kwargs) -> None:
-        self.cache_options = CacheOptions(cache_dir, 1, precision, storage, store, trust_mtime,
-                                          compile)
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        precision: str = 'fp32',
+        storage: str = 'fp16',
+        store: str = 'auto',
+        trust_mtime: bool = False,
+        compile: bool = False,
+        **kwargs,
+    ) -> None:
+        self.cache_options = CacheOptions(
+            cache_dir, 1, precision, storage, store, trust_mtime, compile
+        )
         super().__init__(runner, dataloader, evaluator, **kwargs)
 
     def run(self) -> dict:
@@ -147,19 +155,22 @@ class FeatureCacheTestLoop(FeatureCacheMixin, TestLoop):
         **kwargs: See MMEngine's ``TestLoop``.
     """
 
-    def __init__(self,
-                 runner: Any,
-                 dataloader: Any,
-                 evaluator: Any,
-                 cache_dir: str = DEFAULT_CACHE_DIR,
-                 precision: str = 'fp32',
-                 storage: str = 'fp16',
-                 store: str = 'auto',
-                 trust_mtime: bool = False,
-                 compile: bool = False,
-                 **kwargs) -> None:
-        self.cache_options = CacheOptions(cache_dir, 1, precision, storage, store, trust_mtime,
-                                          compile)
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        cache_dir: str = DEFAULT_CACHE_DIR,
+        precision: str = 'fp32',
+        storage: str = 'fp16',
+        store: str = 'auto',
+        trust_mtime: bool = False,
+        compile: bool = False,
+        **kwargs,
+    ) -> None:
+        self.cache_options = CacheOptions(
+            cache_dir, 1, precision, storage, store, trust_mtime, compile
+        )
         super().__init__(runner, dataloader, evaluator, **kwargs)
 
     def run(self) -> dict:

@@ -1,4 +1,5 @@
 """Mixed precision without a GPU."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,4 +1,5 @@
 """Classifiers with a frozen backbone."""
+
 from .data_preprocessor import FeatureDataPreprocessor
 from .frozen_backbone import FrozenBackboneClassifier
 from .score_tta import MultiLabelScoreTTA

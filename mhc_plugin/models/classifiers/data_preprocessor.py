@@ -1,4 +1,5 @@
 """The data preprocessor of a classifier that takes images or features."""
+
 import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models import ClsDataPreprocessor
@@ -38,4 +39,6 @@ class FeatureDataPreprocessor(ClsDataPreprocessor):
         # MMEngine moves a model to 'cuda', and its tensors are then on 'cuda:0'.
         return all(
             value.device.type == here.type and here.index in (None, value.device.index)
-            for value in sample.values() if isinstance(value, Tensor))
+            for value in sample.values()
+            if isinstance(value, Tensor)
+        )

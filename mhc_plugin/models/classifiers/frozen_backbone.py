@@ -1,4 +1,5 @@
 """A classifier whose backbone stays as it is, whatever backbone it is given."""
+
 import torch
 from mmpretrain.models import GlobalAveragePooling, ImageClassifier
 from mmpretrain.registry import MODELS
@@ -38,18 +39,21 @@ class FrozenBackboneClassifier(ImageClassifier):
         ValueError: If the head is to be fed from stages that the backbone does not give.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict | None = None,
-                 head: dict | None = None,
-                 data_preprocessor: dict | None = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
+        data_preprocessor: dict | None = None,
+        **kwargs,
+    ) -> None:
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = dict(data_preprocessor or {})
             if data_preprocessor.get('type', '').split('.')[-1] in ('', 'ClsDataPreprocessor'):
                 data_preprocessor['type'] = FeatureDataPreprocessor
         super().__init__(
-            backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, **kwargs)
+            backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, **kwargs
+        )
         out_indices = getattr(self.backbone, 'out_indices', None)
         if out_indices is not None and hasattr(self.head, 'check_num_features'):
             self.head.check_num_features(len(out_indices))
@@ -79,12 +83,13 @@ class FrozenBackboneClassifier(ImageClassifier):
         if record is not None:
             record.restore(self)
             state_dict.update(
-                {f'{prefix}{BACKBONE}{name}': x for name, x in self.backbone.state_dict().items()})
+                {f'{prefix}{BACKBONE}{name}': x for name, x in self.backbone.state_dict().items()}
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def extract_feat(self,
-                     inputs: Tensor | tuple[Tensor, ...],
-                     stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
+    def extract_feat(
+        self, inputs: Tensor | tuple[Tensor, ...], stage: str = 'neck'
+    ) -> tuple[Tensor, ...] | Tensor:
         """Extract features.
 
         Args:
@@ -101,8 +106,10 @@ class FrozenBackboneClassifier(ImageClassifier):
         """
         if isinstance(inputs, tuple):
             if stage == 'backbone':
-                raise ValueError('Expected images to extract features of stage "backbone", but got '
-                                 'features of the neck.')
+                raise ValueError(
+                    'Expected images to extract features of stage "backbone", but got '
+                    'features of the neck.'
+                )
             feats = self._pool_stored_maps(inputs)
             return feats if stage == 'neck' else self.head.pre_logits(feats)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):

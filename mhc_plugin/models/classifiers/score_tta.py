@@ -1,4 +1,5 @@
 """Test-time augmentation for models with several labels."""
+
 from mmpretrain.models import AverageClsScoreTTA, MultiLabelClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample

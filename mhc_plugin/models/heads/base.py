@@ -1,4 +1,5 @@
 """What all multi-head heads share: groups, connection, pool, class order, split and stack."""
+
 from collections.abc import Sequence
 
 import torch
@@ -52,19 +53,21 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     #: Whether a spatial layer comes before the pool, so that pooled vectors are not enough.
     needs_maps = False
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int | Sequence[int],
-                 pool: str = 'avg',
-                 lse_r: float = 10.,
-                 connection: str = 'all',
-                 head_stages: Sequence | None = None,
-                 head_groups: Sequence[Sequence[int]] | None = None,
-                 dropout: float = 0.,
-                 loss: dict = dict(type='PerHeadBCELoss'),
-                 thr: float | None = None,
-                 topk: int | None = None,
-                 init_cfg: dict | list | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int | Sequence[int],
+        pool: str = 'avg',
+        lse_r: float = 10.0,
+        connection: str = 'all',
+        head_stages: Sequence | None = None,
+        head_groups: Sequence[Sequence[int]] | None = None,
+        dropout: float = 0.0,
+        loss: dict = dict(type='PerHeadBCELoss'),
+        thr: float | None = None,
+        topk: int | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
         check_arguments(num_classes, pool, lse_r, dropout, thr, topk)
         groups = make_groups(num_classes, head_groups)
         feeds = Connection.make(in_channels, connection, head_stages, len(groups))
@@ -113,8 +116,11 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         """
         read = {stage % len(feats) for stage in self.stages}
         return tuple(
-            x.new_empty(len(x), 0) if i not in read else
-            (x if self.needs_maps else self.global_pool(x)) for i, x in enumerate(feats))
+            x.new_empty(len(x), 0)
+            if i not in read
+            else (x if self.needs_maps else self.global_pool(x))
+            for i, x in enumerate(feats)
+        )
 
     # ---- forward
 
@@ -152,14 +158,15 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         """Head by head ``(N, num_heads * widest group, ...)`` to ``(N, num_classes, ...)``."""
         return slots if self.in_class_order else slots.index_select(1, self.class_slots)
 
-    def _get_predictions(self, cls_score: Tensor,
-                         data_samples: list[DataSample] | None) -> list[DataSample]:
+    def _get_predictions(
+        self, cls_score: Tensor, data_samples: list[DataSample] | None
+    ) -> list[DataSample]:
         data_samples = super()._get_predictions(cls_score, data_samples)
         if self.thr is None:
             # torch.topk, which MMPretrain calls, promises no order among equal scores.
             for sample in data_samples:
                 order = sample.pred_score.argsort(descending=True, stable=True)
-                sample.set_pred_label(order[:self.topk])
+                sample.set_pred_label(order[: self.topk])
         return data_samples
 
     # ---- class maps
@@ -184,13 +191,18 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         if any(x.dim() != 4 for x in maps):
             raise ValueError(
                 'Expected features as maps (N, C, h, w) for class maps, but got shapes '
-                f'{[tuple(x.shape) for x in feats]}. Pooled features have lost the positions.')
+                f'{[tuple(x.shape) for x in feats]}. Pooled features have lost the positions.'
+            )
         contributions = [self.global_pool.contributions(x) for x in maps]
         size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
-        contributions = concatenate([
-            x if x.shape[2:] == size else F.interpolate(
-                x, size, mode='bilinear', align_corners=False) for x in contributions
-        ])
+        contributions = concatenate(
+            [
+                x
+                if x.shape[2:] == size
+                else F.interpolate(x, size, mode='bilinear', align_corners=False)
+                for x in contributions
+            ]
+        )
         return self.to_class_order(self.spread_logits(maps, contributions)).clamp(min=0)
 
     def spread_logits(self, maps: list[Tensor], contributions: Tensor) -> Tensor:
@@ -216,8 +228,9 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     def stack_heads(self, heads: Sequence[SplitHead]) -> None:
         """Take over the parameters of split heads; the inverse of :meth:`split_heads`."""
         if len(heads) != self.num_heads:
-            raise ValueError(f'Expected argument `heads` to have {self.num_heads} heads, but got '
-                             f'{len(heads)}.')
+            raise ValueError(
+                f'Expected argument `heads` to have {self.num_heads} heads, but got {len(heads)}.'
+            )
         for index, head in enumerate(heads):
             self._stack_head(index, head)
 
@@ -238,8 +251,12 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self._is_init = True
 
     def _split_head(self, head: int) -> SplitHead:
-        return SplitHead(self.feeds.heads[head], self._split_convs(head),
-                         GlobalPool(self.pool, self.lse_r), self._split_fc(head))
+        return SplitHead(
+            self.feeds.heads[head],
+            self._split_convs(head),
+            GlobalPool(self.pool, self.lse_r),
+            self._split_fc(head),
+        )
 
     def _split_convs(self, head: int) -> list[nn.Module]:
         return [nn.Identity() for _ in self.feeds.heads[head]]

@@ -1,4 +1,5 @@
 """MultiConv, light convolutions for every class, and ConvFC, the same for all classes at once."""
+
 from collections.abc import Sequence
 
 from mmpretrain.registry import MODELS
@@ -44,15 +45,17 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
 
     needs_maps = True
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int | Sequence[int],
-                 conv_channels: int | None = 16,
-                 num_convs: int = 1,
-                 kernel_size: int = 3,
-                 norm_cfg: dict | None = dict(type='BN'),
-                 act_cfg: dict | None = dict(type='ReLU'),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int | Sequence[int],
+        conv_channels: int | None = 16,
+        num_convs: int = 1,
+        kernel_size: int = 3,
+        norm_cfg: dict | None = dict(type='BN'),
+        act_cfg: dict | None = dict(type='ReLU'),
+        **kwargs,
+    ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
         check_conv_arguments(conv_channels, num_convs, kernel_size, norm_cfg)
         self.conv_channels = conv_channels
@@ -61,12 +64,22 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
             for stage in self.stages
         }
         self.convs = nn.ModuleList(
-            FusedConvStage([dict(self.feeds.heads[h])[stage] for h in readers[stage]], total,
-                           conv_channels, num_convs, kernel_size, norm_cfg, act_cfg)
-            for stage, total in zip(self.stages, self.feeds.channels))
+            FusedConvStage(
+                [dict(self.feeds.heads[h])[stage] for h in readers[stage]],
+                total,
+                conv_channels,
+                num_convs,
+                kernel_size,
+                norm_cfg,
+                act_cfg,
+            )
+            for stage, total in zip(self.stages, self.feeds.channels)
+        )
         if any(p for block in self.convs[0].blocks for p in block.act.parameters()):
-            raise ValueError('Expected argument `act_cfg` to be an activation without parameters, '
-                             f'but got {act_cfg}.')
+            raise ValueError(
+                'Expected argument `act_cfg` to be an activation without parameters, '
+                f'but got {act_cfg}.'
+            )
 
         # Where the channels of every head lie among the outputs of all stages, side by side.
         parts: list[list[int]] = [[] for _ in range(self.num_heads)]
@@ -80,15 +93,19 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
                 total += width
         self.gather = PerHeadGather(parts, total)
         self.fc = FusedLinear(
-            self.gather.sizes, [len(group) for group in self.head_groups],
-            shared_input=self.gather.shared)
+            self.gather.sizes,
+            [len(group) for group in self.head_groups],
+            shared_input=self.gather.shared,
+        )
 
     def pre_pool(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
         selected = super().pre_pool(feats)
         if any(x.dim() != 4 for x in selected):
-            raise ValueError('Expected features as maps (N, C, h, w) for a head with '
-                             f'convolutions, but got shapes {[tuple(x.shape) for x in feats]}. '
-                             'Take out the pooling neck.')
+            raise ValueError(
+                'Expected features as maps (N, C, h, w) for a head with '
+                f'convolutions, but got shapes {[tuple(x.shape) for x in feats]}. '
+                'Take out the pooling neck.'
+            )
         return [conv(x) for conv, x in zip(self.convs, selected)]
 
     def _split_convs(self, head: int) -> list[nn.Module]:
@@ -116,29 +133,40 @@ class ConvClsHead(ConvMultiHeadClsHead):
 
     def __init__(self, num_classes: int, in_channels: int | Sequence[int], **kwargs) -> None:
         if 'head_groups' in kwargs:
-            raise ValueError('ConvClsHead is one head for all classes and takes no '
-                             '`head_groups`; ConvMultiHeadClsHead does.')
-        super().__init__(
-            num_classes, in_channels, head_groups=[list(range(num_classes))], **kwargs)
+            raise ValueError(
+                'ConvClsHead is one head for all classes and takes no '
+                '`head_groups`; ConvMultiHeadClsHead does.'
+            )
+        super().__init__(num_classes, in_channels, head_groups=[list(range(num_classes))], **kwargs)
 
 
-def check_conv_arguments(conv_channels: int | None, num_convs: int, kernel_size: int,
-                         norm_cfg: dict | None) -> None:
+def check_conv_arguments(
+    conv_channels: int | None, num_convs: int, kernel_size: int, norm_cfg: dict | None
+) -> None:
     """Raise ValueError for the first argument that does not fit."""
     if conv_channels is not None and conv_channels < 1:
-        raise ValueError('Expected argument `conv_channels` to be an int of at least 1 or None, '
-                         f'but got {conv_channels!r}.')
+        raise ValueError(
+            'Expected argument `conv_channels` to be an int of at least 1 or None, '
+            f'but got {conv_channels!r}.'
+        )
     if num_convs < 0 or (num_convs == 0 and conv_channels is None):
-        raise ValueError('Expected argument `num_convs` to be at least 0, or at least 1 with '
-                         f'`conv_channels=None`, but got {num_convs!r}.')
+        raise ValueError(
+            'Expected argument `num_convs` to be at least 0, or at least 1 with '
+            f'`conv_channels=None`, but got {num_convs!r}.'
+        )
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f'Expected argument `kernel_size` to be odd, but got {kernel_size!r}.')
     if norm_cfg is None:
         return
     if norm_cfg.get('type') not in NORMS:
-        raise ValueError(f'Expected argument `norm_cfg` to have a type of {NORMS} or to be None, '
-                         f'but got {norm_cfg}.')
-    if norm_cfg['type'] == 'GN' and (conv_channels is None
-                                     or conv_channels % norm_cfg['num_groups']):
-        raise ValueError('Expected `num_groups` of argument `norm_cfg` to divide `conv_channels`, '
-                         f'but got {norm_cfg} with conv_channels={conv_channels!r}.')
+        raise ValueError(
+            f'Expected argument `norm_cfg` to have a type of {NORMS} or to be None, '
+            f'but got {norm_cfg}.'
+        )
+    if norm_cfg['type'] == 'GN' and (
+        conv_channels is None or conv_channels % norm_cfg['num_groups']
+    ):
+        raise ValueError(
+            'Expected `num_groups` of argument `norm_cfg` to divide `conv_channels`, '
+            f'but got {norm_cfg} with conv_channels={conv_channels!r}.'
+        )

@@ -1,4 +1,5 @@
 """MultiFC: for every class a pool and a fully connected layer."""
+
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -37,30 +38,41 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         torch.Size([2, 10])
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int | Sequence[int],
-                 hidden_channels: Sequence[int] = (),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int | Sequence[int],
+        hidden_channels: Sequence[int] = (),
+        **kwargs,
+    ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
         hidden_channels = tuple(hidden_channels)
         if any(not isinstance(c, int) or c < 1 for c in hidden_channels):
-            raise ValueError('Expected argument `hidden_channels` to be ints of at least 1, but '
-                             f'got {hidden_channels}.')
+            raise ValueError(
+                'Expected argument `hidden_channels` to be ints of at least 1, but '
+                f'got {hidden_channels}.'
+            )
         channels = self.feeds.channels
         offsets = dict(zip(self.feeds.stages, accumulate(channels, initial=0)))
         self.gather = PerHeadGather(
-            [[offsets[stage] + c for stage, part in feeds for c in part]
-             for feeds in self.feeds.heads], sum(channels))
-        widths = [self.gather.sizes, *((c, ) * self.num_heads for c in hidden_channels)]
+            [
+                [offsets[stage] + c for stage, part in feeds for c in part]
+                for feeds in self.feeds.heads
+            ],
+            sum(channels),
+        )
+        widths = [self.gather.sizes, *((c,) * self.num_heads for c in hidden_channels)]
         self.hidden = nn.ModuleList(
             FusedLinear(a, b, shared_input=i == 0 and self.gather.shared)
-            for i, (a, b) in enumerate(pairwise(widths)))
+            for i, (a, b) in enumerate(pairwise(widths))
+        )
         self.fc = FusedLinear(
-            widths[-1], [len(group) for group in self.head_groups],
+            widths[-1],
+            [len(group) for group in self.head_groups],
             shared_input=self.gather.shared and not hidden_channels,
             # On features of a backbone as MMPretrain's linear heads.
-            std=None if hidden_channels else 0.01)
+            std=None if hidden_channels else 0.01,
+        )
 
     def classify(self, inputs: Tensor) -> Tensor:
         for layer in self.hidden:

@@ -1,4 +1,5 @@
 """One head by itself: the definition that the fused heads are held to."""
+
 from collections.abc import Sequence
 
 import torch
@@ -15,8 +16,13 @@ class SplitHead(nn.Module):
         fc (nn.Sequential): From the pooled, concatenated features to its logits.
     """
 
-    def __init__(self, inputs: Sequence[tuple[int, range]], convs: Sequence[nn.Module],
-                 pool: nn.Module, fc: nn.Sequential) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[tuple[int, range]],
+        convs: Sequence[nn.Module],
+        pool: nn.Module,
+        fc: nn.Sequential,
+    ) -> None:
         super().__init__()
         self.inputs = tuple(inputs)
         self.convs = nn.ModuleList(convs)
@@ -26,7 +32,7 @@ class SplitHead(nn.Module):
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Give the logits ``(N, len(group))`` for a tuple of features."""
         pooled = [
-            self.pool(conv(feats[stage][:, channels.start:channels.stop]))
+            self.pool(conv(feats[stage][:, channels.start : channels.stop]))
             for (stage, channels), conv in zip(self.inputs, self.convs)
         ]
         return self.fc(torch.cat(pooled, 1))

@@ -1,4 +1,5 @@
 """The light convolutions of MultiConv and ConvFC over one feature map, for many heads at once."""
+
 import copy
 from collections.abc import Sequence
 
@@ -28,12 +29,20 @@ class FusedConvBlock(nn.Module):
     zero behind the activation, so that the next convolution finds none there.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int], kernel_size: int,
-                 norm_cfg: dict | None, act_cfg: dict | None, shared_input: bool) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: Sequence[int],
+        kernel_size: int,
+        norm_cfg: dict | None,
+        act_cfg: dict | None,
+        shared_input: bool,
+    ) -> None:
         super().__init__()
         num_heads, width = len(out_channels), max(out_channels)
-        self.conv = FusedConv2d(in_channels, out_channels, kernel_size, norm_cfg is None,
-                                shared_input)
+        self.conv = FusedConv2d(
+            in_channels, out_channels, kernel_size, norm_cfg is None, shared_input
+        )
         self.norm = nn.Identity() if norm_cfg is None else build_norm(norm_cfg, width, num_heads)
         self.act = nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
         mask = None
@@ -71,7 +80,7 @@ class FusedConvBlock(nn.Module):
         if stacked.dim() == 0:  # num_batches_tracked
             return stacked
         start = head * max(self.conv.out_channels)
-        return stacked[start:start + self.conv.out_channels[head]]
+        return stacked[start : start + self.conv.out_channels[head]]
 
     def _split_norm(self, head: int) -> nn.Module:
         channels = self.conv.out_channels[head]
@@ -80,13 +89,13 @@ class FusedConvBlock(nn.Module):
             num_heads = len(self.conv.out_channels)
             plain = nn.GroupNorm(norm.num_groups // num_heads, channels, norm.eps, norm.affine)
         else:
-            plain = type(norm)(channels, norm.eps, norm.momentum, norm.affine,
-                               norm.track_running_stats)
+            plain = type(norm)(
+                channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+            )
         plain.to(self.conv.weight)
-        plain.load_state_dict({
-            name: self._head_view(stacked, head)
-            for name, stacked in norm.state_dict().items()
-        })
+        plain.load_state_dict(
+            {name: self._head_view(stacked, head) for name, stacked in norm.state_dict().items()}
+        )
         for param, source in zip(plain.parameters(), norm.parameters()):
             param.requires_grad = source.requires_grad
         return plain
@@ -108,22 +117,38 @@ class FusedConvStage(nn.Module):
         act_cfg (dict, optional): Config of the activation.
     """
 
-    def __init__(self, channels: Sequence[Sequence[int]], total: int, conv_channels: int | None,
-                 num_convs: int, kernel_size: int, norm_cfg: dict | None,
-                 act_cfg: dict | None) -> None:
+    def __init__(
+        self,
+        channels: Sequence[Sequence[int]],
+        total: int,
+        conv_channels: int | None,
+        num_convs: int,
+        kernel_size: int,
+        norm_cfg: dict | None,
+        act_cfg: dict | None,
+    ) -> None:
         super().__init__()
         self.gather = PerHeadGather(channels, total)
         widths = [self.gather.sizes]
         kernels = []
         if conv_channels is not None:
-            widths.append((conv_channels, ) * len(channels))
+            widths.append((conv_channels,) * len(channels))
             kernels.append(1)
         widths += [widths[-1]] * num_convs
         kernels += [kernel_size] * num_convs
-        self.blocks = nn.Sequential(*(
-            FusedConvBlock(widths[i], widths[i + 1], kernel, norm_cfg, act_cfg,
-                           shared_input=i == 0 and self.gather.shared)
-            for i, kernel in enumerate(kernels)))
+        self.blocks = nn.Sequential(
+            *(
+                FusedConvBlock(
+                    widths[i],
+                    widths[i + 1],
+                    kernel,
+                    norm_cfg,
+                    act_cfg,
+                    shared_input=i == 0 and self.gather.shared,
+                )
+                for i, kernel in enumerate(kernels)
+            )
+        )
         self.out_channels = tuple(widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,4 +163,4 @@ class FusedConvStage(nn.Module):
         """Take over the parameters of one head's ordinary layers."""
         per_block = len(layers) // len(self.blocks)
         for i, block in enumerate(self.blocks):
-            block.load(head, layers[i * per_block:(i + 1) * per_block])
+            block.load(head, layers[i * per_block : (i + 1) * per_block])

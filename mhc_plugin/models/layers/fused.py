@@ -4,6 +4,7 @@ Heads may differ in width (slices of 1,280 channels over 9 heads, groups of 2 an
 stack is then as wide as the widest head. What a narrower head does not have is zero, is fed zeros
 or is never read, so its gradient is zero and it stays zero.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -48,8 +49,13 @@ class FusedLinear(nn.Module):
         - bias: ``(num_heads, max(out_features))``
     """
 
-    def __init__(self, in_features: Sequence[int], out_features: Sequence[int],
-                 shared_input: bool, std: float | None = None) -> None:
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        out_features: Sequence[int],
+        shared_input: bool,
+        std: float | None = None,
+    ) -> None:
         super().__init__()
         self.in_features = tuple(in_features)
         self.out_features = tuple(out_features)
@@ -57,7 +63,8 @@ class FusedLinear(nn.Module):
         self.std = std
         num_heads = len(self.in_features)
         self.weight = nn.Parameter(
-            torch.zeros(num_heads, max(self.out_features), max(self.in_features)))
+            torch.zeros(num_heads, max(self.out_features), max(self.in_features))
+        )
         self.bias = nn.Parameter(torch.zeros(num_heads, max(self.out_features)))
         self.reset_parameters()
 
@@ -66,17 +73,17 @@ class FusedLinear(nn.Module):
         nn.init.zeros_(self.bias)
         for head, width in enumerate(self.in_features):
             if self.std is None:
-                nn.init.uniform_(self.head_weight(head), -width**-0.5, width**-0.5)
+                nn.init.uniform_(self.head_weight(head), -(width**-0.5), width**-0.5)
             else:
                 nn.init.normal_(self.head_weight(head), std=self.std)
 
     def head_weight(self, head: int) -> Tensor:
         """View of one head's weight, ``(out_features[head], in_features[head])``."""
-        return self.weight.detach()[head, :self.out_features[head], :self.in_features[head]]
+        return self.weight.detach()[head, : self.out_features[head], : self.in_features[head]]
 
     def head_bias(self, head: int) -> Tensor:
         """View of one head's bias, ``(out_features[head],)``."""
-        return self.bias.detach()[head, :self.out_features[head]]
+        return self.bias.detach()[head, : self.out_features[head]]
 
     def split(self, head: int) -> nn.Linear:
         """One head's layer as an ordinary one."""
@@ -99,8 +106,7 @@ class FusedLinear(nn.Module):
         if self.shared_input:
             out = F.linear(x, self.weight.flatten(0, 1), self.bias.flatten())
             return out.unflatten(1, self.bias.shape)
-        out = torch.baddbmm(
-            self.bias.unsqueeze(1), x.transpose(0, 1), self.weight.transpose(1, 2))
+        out = torch.baddbmm(self.bias.unsqueeze(1), x.transpose(0, 1), self.weight.transpose(1, 2))
         return out.transpose(0, 1)
 
     def pointwise(self, maps: Tensor) -> Tensor:
@@ -118,8 +124,10 @@ class FusedLinear(nn.Module):
         return F.conv2d(_to_channels_last(maps), weight, groups=groups)
 
     def extra_repr(self) -> str:
-        return (f'num_heads={len(self.in_features)}, in_features={max(self.in_features)}, '
-                f'out_features={max(self.out_features)}, shared_input={self.shared_input}')
+        return (
+            f'num_heads={len(self.in_features)}, in_features={max(self.in_features)}, '
+            f'out_features={max(self.out_features)}, shared_input={self.shared_input}'
+        )
 
 
 class FusedConv2d(nn.Module):
@@ -139,8 +147,14 @@ class FusedConv2d(nn.Module):
         - bias: ``(num_heads * max(out_channels),)``
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int], kernel_size: int,
-                 bias: bool, shared_input: bool) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: Sequence[int],
+        kernel_size: int,
+        bias: bool,
+        shared_input: bool,
+    ) -> None:
         super().__init__()
         self.in_channels = tuple(in_channels)
         self.out_channels = tuple(out_channels)
@@ -148,7 +162,8 @@ class FusedConv2d(nn.Module):
         self.shared_input = shared_input
         rows = len(self.in_channels) * max(self.out_channels)
         self.weight = nn.Parameter(
-            torch.zeros(rows, max(self.in_channels), kernel_size, kernel_size))
+            torch.zeros(rows, max(self.in_channels), kernel_size, kernel_size)
+        )
         self.bias = nn.Parameter(torch.zeros(rows)) if bias else None
         self.reset_parameters()
 
@@ -166,7 +181,7 @@ class FusedConv2d(nn.Module):
 
     def head_weight(self, head: int) -> Tensor:
         """View of one head's weight, ``(out, in, kernel_size, kernel_size)``."""
-        return self.weight.detach()[self._rows(head), :self.in_channels[head]]
+        return self.weight.detach()[self._rows(head), : self.in_channels[head]]
 
     def head_bias(self, head: int) -> Tensor | None:
         """View of one head's bias, ``(out_channels[head],)``, or None without bias."""
@@ -179,8 +194,12 @@ class FusedConv2d(nn.Module):
     def split(self, head: int) -> nn.Conv2d:
         """One head's layer as an ordinary one."""
         layer = nn.Conv2d(
-            self.in_channels[head], self.out_channels[head], self.kernel_size,
-            padding=self.kernel_size // 2, bias=self.bias is not None).to(self.weight)
+            self.in_channels[head],
+            self.out_channels[head],
+            self.kernel_size,
+            padding=self.kernel_size // 2,
+            bias=self.bias is not None,
+        ).to(self.weight)
         return _fill(layer, self, head)
 
     def load(self, head: int, layer: nn.Conv2d) -> None:
@@ -202,12 +221,15 @@ class FusedConv2d(nn.Module):
             self.weight,
             self.bias,
             padding=self.kernel_size // 2,
-            groups=1 if self.shared_input else len(self.in_channels))
+            groups=1 if self.shared_input else len(self.in_channels),
+        )
 
     def extra_repr(self) -> str:
-        return (f'num_heads={len(self.in_channels)}, in_channels={max(self.in_channels)}, '
-                f'out_channels={max(self.out_channels)}, kernel_size={self.kernel_size}, '
-                f'shared_input={self.shared_input}')
+        return (
+            f'num_heads={len(self.in_channels)}, in_channels={max(self.in_channels)}, '
+            f'out_channels={max(self.out_channels)}, kernel_size={self.kernel_size}, '
+            f'shared_input={self.shared_input}'
+        )
 
 
 class PerHeadGather(nn.Module):

@@ -1,4 +1,5 @@
 """Global pooling over positions, and what share of the pool each position has."""
+
 import math
 
 import torch
@@ -17,7 +18,7 @@ class GlobalPool(nn.Module):
         r (float): Sharpness of ``'lse'``: near 0 it is the mean, towards infinity the maximum.
     """
 
-    def __init__(self, mode: str = 'avg', r: float = 10.) -> None:
+    def __init__(self, mode: str = 'avg', r: float = 10.0) -> None:
         super().__init__()
         self.mode = mode
         self.r = r
@@ -49,7 +50,7 @@ class GlobalPool(nn.Module):
             return x
         flat = x.flatten(2)
         if self.mode == 'max':
-            share = torch.zeros_like(flat).scatter_(2, flat.argmax(2, keepdim=True), 1.)
+            share = torch.zeros_like(flat).scatter_(2, flat.argmax(2, keepdim=True), 1.0)
         else:
             share = torch.softmax(self.r * flat, 2)
         return (flat.shape[2] * flat * share).view_as(x)

@@ -1,4 +1,5 @@
 """Binary cross-entropy of every class by itself, over the targets that are known."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,36 +56,46 @@ class PerHeadBCELoss(nn.Module):
         tensor(1.3863)
     """
 
-    def __init__(self,
-                 loss_weight: float | Sequence[float] = 1.0,
-                 head_reduction: str = 'sum',
-                 pos_weight: float | Sequence[float] | None = None,
-                 log_per_class: bool = False,
-                 class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        loss_weight: float | Sequence[float] = 1.0,
+        head_reduction: str = 'sum',
+        pos_weight: float | Sequence[float] | None = None,
+        log_per_class: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         if head_reduction not in ('sum', 'mean'):
-            raise ValueError("Expected argument `head_reduction` to be one of ('sum', 'mean'), but "
-                             f'got {head_reduction!r}.')
+            raise ValueError(
+                "Expected argument `head_reduction` to be one of ('sum', 'mean'), but "
+                f'got {head_reduction!r}.'
+            )
         if class_names is not None and len(set(class_names)) != len(class_names):
-            raise ValueError('Expected argument `class_names` to hold distinct names, but got '
-                             f'{list(class_names)}.')
+            raise ValueError(
+                'Expected argument `class_names` to hold distinct names, but got '
+                f'{list(class_names)}.'
+            )
         self.head_reduction = head_reduction
         self.log_per_class = log_per_class
         self.class_names = class_names
         # Not persistent: a checkpoint fits a model whose loss is weighted otherwise.
         self.register_buffer(
-            'loss_weight', _as_weights('loss_weight', loss_weight), persistent=False)
+            'loss_weight', _as_weights('loss_weight', loss_weight), persistent=False
+        )
         self.register_buffer(
             'pos_weight',
             None if pos_weight is None else _as_weights('pos_weight', pos_weight),
-            persistent=False)
+            persistent=False,
+        )
 
-    def forward(self,
-                cls_score: Tensor,
-                target: Tensor,
-                weight: Tensor | None = None,
-                avg_factor: float | None = None,
-                **kwargs: Any) -> Tensor:
+    def forward(
+        self,
+        cls_score: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -115,10 +126,11 @@ class PerHeadBCELoss(nn.Module):
             logits,
             target.clamp(min=0),
             pos_weight=self._per_class(self.pos_weight, logits),
-            reduction='none')
+            reduction='none',
+        )
         if weight is not None:
             terms = terms * weight.to(terms).reshape(len(terms), -1)
-        sums = torch.where(known, terms, 0.).sum(0)
+        sums = torch.where(known, terms, 0.0).sum(0)
         counts = known.sum(0).to(sums.dtype)
 
         # Both do nothing in a single process. Gradients are averaged over processes, so each hands
@@ -139,17 +151,22 @@ class PerHeadBCELoss(nn.Module):
         if cls_score.ndim != 2 or target.shape != cls_score.shape:
             raise ValueError(
                 'Expected arguments `cls_score` and `target` to have one shape, (N, num_classes), '
-                f'but got {tuple(cls_score.shape)} and {tuple(target.shape)}.')
+                f'but got {tuple(cls_score.shape)} and {tuple(target.shape)}.'
+            )
         num_samples, num_classes = cls_score.shape
-        if weight is not None and weight.shape not in ((num_samples, ), cls_score.shape):
-            raise ValueError(f'Expected argument `weight` to have shape ({num_samples},) or '
-                             f'{tuple(cls_score.shape)}, but got {tuple(weight.shape)}.')
+        if weight is not None and weight.shape not in ((num_samples,), cls_score.shape):
+            raise ValueError(
+                f'Expected argument `weight` to have shape ({num_samples},) or '
+                f'{tuple(cls_score.shape)}, but got {tuple(weight.shape)}.'
+            )
         for name in ('loss_weight', 'pos_weight', 'class_names'):
             values = getattr(self, name)
             single = values is None or (isinstance(values, Tensor) and values.ndim == 0)
             if not single and len(values) != num_classes:
-                raise ValueError(f'Expected argument `{name}` to have {num_classes} entries '
-                                 f'(num_classes), but got {len(values)}.')
+                raise ValueError(
+                    f'Expected argument `{name}` to have {num_classes} entries '
+                    f'(num_classes), but got {len(values)}.'
+                )
 
     @torch.compiler.disable
     def _log(self, sums: Tensor, counts: Tensor) -> None:
@@ -166,8 +183,10 @@ class PerHeadBCELoss(nn.Module):
 def _as_weights(name: str, value: float | Sequence[float]) -> Tensor:
     weights = torch.as_tensor(value, dtype=torch.float32)
     if weights.ndim > 1 or not torch.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f'Expected argument `{name}` to be a finite number of 0 or more, or a '
-                         f'list with one per class, but got {value!r}.')
+        raise ValueError(
+            f'Expected argument `{name}` to be a finite number of 0 or more, or a '
+            f'list with one per class, but got {value!r}.'
+        )
     return weights
 
 
@@ -177,6 +196,8 @@ def _check_values(target: Tensor) -> None:
     bad = ~((target == -1) | ((target >= 0) & (target <= 1)))
     if bad.any():
         sample, label = bad.nonzero()[0].tolist()
-        raise ValueError('Expected argument `target` to hold 1, 0, -1 (unknown) or soft values in '
-                         f'[0, 1], but got {target[sample, label].item():g} for sample {sample}, '
-                         f'class {label}.')
+        raise ValueError(
+            'Expected argument `target` to hold 1, 0, -1 (unknown) or soft values in '
+            f'[0, 1], but got {target[sample, label].item():g} for sample {sample}, '
+            f'class {label}.'
+        )

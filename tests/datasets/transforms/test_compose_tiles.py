@@ -43,8 +43,7 @@ def test_arrays_are_grey_or_rgb(shape):
 
 
 @pytest.mark.parametrize(
-    'array',
-    [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)],
+    'array', [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)]
 )
 def test_other_arrays_are_refused(array):
     with pytest.raises(ValueError, match=r'to be uint8 of shape \(h, w\), .*but got'):

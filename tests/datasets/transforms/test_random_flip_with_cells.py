@@ -15,9 +15,7 @@ DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
 
 
 def flip(prob=1.0, direction='horizontal'):
-    return TRANSFORMS.build(
-        dict(type='RandomFlipWithCells', prob=prob, direction=direction)
-    )
+    return TRANSFORMS.build(dict(type='RandomFlipWithCells', prob=prob, direction=direction))
 
 
 def sample(rows=2, columns=3, tile_size=4):
@@ -28,9 +26,7 @@ def sample(rows=2, columns=3, tile_size=4):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.sampled_from(DIRECTIONS)
-)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.sampled_from(DIRECTIONS))
 def test_flipped_cells_describe_the_flipped_image(rows, columns, tile_size, direction):
     results = flip(direction=direction)(sample(rows, columns, tile_size))
     cells = results['gt_cells']
@@ -42,9 +38,7 @@ def test_flipped_cells_describe_the_flipped_image(rows, columns, tile_size, dire
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 4), st.integers(1, 4), st.sampled_from(DIRECTIONS), st.integers(0, 2**16)
-)
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(DIRECTIONS), st.integers(0, 2**16))
 def test_composing_then_flipping_equals_composing_flipped_tiles(rows, columns, direction, seed):
     stream = np.random.RandomState(seed)
     tiles = stream.randint(0, 256, (rows, columns, 5, 5), dtype=np.uint8)

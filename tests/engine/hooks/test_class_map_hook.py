@@ -17,6 +17,7 @@ CLASSES = [str(digit) for digit in range(10)]
 @VISBACKENDS.register_module()
 class RememberImages(LocalVisBackend):
     """A back end that keeps what it was asked to show."""
+
     shown: list = []
 
     def add_image(self, name, image, step=0, **kwargs):
@@ -25,36 +26,49 @@ class RememberImages(LocalVisBackend):
 
 def loader(**kwargs):
     dataset = dict(
-        type='SplicedDataset', source=dict(type='SklearnDigits', split='test'), classes=CLASSES,
-        tile_size=32, length=8,
-        pipeline=[dict(type='ComposeTiles'),
-                  dict(type='PackInputs', algorithm_keys=('gt_cells', ))], **kwargs)
-    return dict(batch_size=4, num_workers=0, dataset=dataset,
-                sampler=dict(type='DefaultSampler', shuffle=not kwargs))
+        type='SplicedDataset',
+        source=dict(type='SklearnDigits', split='test'),
+        classes=CLASSES,
+        tile_size=32,
+        length=8,
+        pipeline=[dict(type='ComposeTiles'), dict(type='PackInputs', algorithm_keys=('gt_cells',))],
+        **kwargs,
+    )
+    return dict(
+        batch_size=4,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=not kwargs),
+    )
 
 
 def config(tmp_path, hook, **options):
-    cfg = Config(dict(
-        default_scope='mmpretrain',
-        model=dict(
-            type='FrozenBackboneClassifier',
-            backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8,
-                          strides=(1, 2, 2, 1)),
-            head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=64, dropout=0.5)),
-        data_preprocessor=dict(mean=[127.] * 3, std=[128.] * 3, to_rgb=True),
-        train_dataloader=loader(),
-        val_dataloader=loader(test_mode=True),
-        val_evaluator=[dict(type='MultiLabelMeanAP')],
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        train_cfg=dict(by_epoch=True, max_epochs=3),
-        val_cfg=dict(),
-        default_hooks=dict(checkpoint=None, logger=None),
-        custom_hooks=[] if hook is None else [dict(type='ClassMapHook', **hook)],
-        visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='RememberImages')]),
-        randomness=dict(seed=0),
-        work_dir=str(tmp_path / 'work'),
-        experiment_name=tmp_path.name,
-        log_level='ERROR'))
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                type='FrozenBackboneClassifier',
+                backbone=dict(
+                    type='ResNet', depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1)
+                ),
+                head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=64, dropout=0.5),
+            ),
+            data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, to_rgb=True),
+            train_dataloader=loader(),
+            val_dataloader=loader(test_mode=True),
+            val_evaluator=[dict(type='MultiLabelMeanAP')],
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            train_cfg=dict(by_epoch=True, max_epochs=3),
+            val_cfg=dict(),
+            default_hooks=dict(checkpoint=None, logger=None),
+            custom_hooks=[] if hook is None else [dict(type='ClassMapHook', **hook)],
+            visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='RememberImages')]),
+            randomness=dict(seed=0),
+            work_dir=str(tmp_path / 'work'),
+            experiment_name=tmp_path.name,
+            log_level='ERROR',
+        )
+    )
     for name, value in options.items():
         cfg[name] = value
     return cfg
@@ -122,16 +136,24 @@ def test_nothing_happens_when_off(tmp_path, shown, monkeypatch):
 
 def test_stored_features_do_not_hide_the_images(tmp_path, shown):
     cache = dict(cache_dir=str(tmp_path / 'cache'))
-    train(tmp_path, dict(num_images=1), **{
-        'train_cfg': dict(type='FeatureCacheTrainLoop', max_epochs=2, **cache),
-        'val_cfg': dict(type='FeatureCacheValLoop', **cache)})
+    train(
+        tmp_path,
+        dict(num_images=1),
+        **{
+            'train_cfg': dict(type='FeatureCacheTrainLoop', max_epochs=2, **cache),
+            'val_cfg': dict(type='FeatureCacheValLoop', **cache),
+        },
+    )
     assert steps(shown) == [('class_maps_0', 0), ('class_maps_0', 2)]
     assert shown.calls[0][0].shape == (64, 64, 3)
 
 
 def test_loop_by_iterations(tmp_path, shown):
-    train(tmp_path, dict(num_images=1, interval=1),
-          train_cfg=dict(by_epoch=False, max_iters=3, val_interval=10))
+    train(
+        tmp_path,
+        dict(num_images=1, interval=1),
+        train_cfg=dict(by_epoch=False, max_iters=3, val_interval=10),
+    )
     assert steps(shown) == [('class_maps_0', 0), ('class_maps_0', 3)]
 
 
@@ -142,19 +164,25 @@ def test_no_validation_no_pictures(tmp_path, shown):
 
 def test_pictures_of_the_usual_back_end(tmp_path, monkeypatch):
     monkeypatch.undo()
-    train(tmp_path, dict(num_images=1), visualizer=dict(
-        type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
-        train_cfg=dict(by_epoch=True, max_epochs=1))
+    train(
+        tmp_path,
+        dict(num_images=1),
+        visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+    )
     pictures = sorted((tmp_path / 'work').rglob('class_maps_0_*.png'))
     assert [picture.name for picture in pictures] == ['class_maps_0_0.png', 'class_maps_0_1.png']
     assert Image.open(pictures[0]).size[0] > 500
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (dict(interval=0), '`interval` to be an int of at least 1'),
-    (dict(num_images=0), '`num_images` to be an int of at least 1'),
-    (dict(method='NoCAM'), "'inherent' or one of"),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (dict(interval=0), '`interval` to be an int of at least 1'),
+        (dict(num_images=0), '`num_images` to be an int of at least 1'),
+        (dict(method='NoCAM'), "'inherent' or one of"),
+    ],
+)
 def test_arguments_that_do_not_fit(arguments, words):
     with pytest.raises(ValueError, match=words):
         ClassMapHook(**arguments)

@@ -45,7 +45,6 @@ class Twice(Dataset):
 
 
 class Batches(Draws):
-
     def __getitems__(self, indices):
         return [super(Batches, self).__getitem__(index) for index in indices]
 
@@ -56,8 +55,13 @@ def draws():
 
 def make_runner(loader, seed=5, epoch=0, rank=0, loop=EpochBasedTrainLoop):
     return SimpleNamespace(
-        seed=seed, epoch=epoch, rank=rank, train_dataloader=loader, train_loop=object.__new__(loop),
-        logger=logging.getLogger('test'))
+        seed=seed,
+        epoch=epoch,
+        rank=rank,
+        train_dataloader=loader,
+        train_loop=object.__new__(loop),
+        logger=logging.getLogger('test'),
+    )
 
 
 def run_epoch(hook, runner, epoch):
@@ -74,19 +78,26 @@ def run_epoch(hook, runner, epoch):
 def make_loader(num_workers=0, batch_size=2, dataset=None, **kwargs):
     dataset = Draws() if dataset is None else dataset
     sampler = DefaultSampler(dataset, shuffle=True, seed=0)
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers,
-                      collate_fn=list, **kwargs)
+    return DataLoader(
+        dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=list, **kwargs
+    )
 
 
 class TestTransforms:
-
-    @pytest.mark.parametrize('kwargs', [
-        dict(), dict(batch_size=3), dict(num_workers=1), dict(num_workers=2, prefetch_factor=1),
-        dict(num_workers=2, persistent_workers=True),
-        pytest.param(
-            dict(num_workers=1, persistent_workers=True, multiprocessing_context='spawn'),
-            marks=pytest.mark.slow)
-    ])
+    @pytest.mark.parametrize(
+        'kwargs',
+        [
+            dict(),
+            dict(batch_size=3),
+            dict(num_workers=1),
+            dict(num_workers=2, prefetch_factor=1),
+            dict(num_workers=2, persistent_workers=True),
+            pytest.param(
+                dict(num_workers=1, persistent_workers=True, multiprocessing_context='spawn'),
+                marks=pytest.mark.slow,
+            ),
+        ],
+    )
     def test_a_sample_depends_on_seed_and_epoch_alone(self, kwargs):
         hook = ReproducibleEpochHook()
         runner = make_runner(make_loader())
@@ -155,7 +166,6 @@ class TestTransforms:
 
 
 class TestProcess:
-
     @pytest.mark.parametrize('kwargs', [dict(), dict(num_workers=1, persistent_workers=True)])
     def test_draws_of_the_process_do_not_depend_on_what_was_before(self, kwargs):
 
@@ -192,7 +202,6 @@ class TestProcess:
 
 
 class TestSampler:
-
     def test_gets_the_seed_of_the_runner(self):
         runner = make_runner(make_loader(), seed=7)
         ReproducibleEpochHook().before_train(runner)

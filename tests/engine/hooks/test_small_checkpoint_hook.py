@@ -1,4 +1,5 @@
 """Checkpoints without the backbone, and models that put the two together again."""
+
 import os
 
 import pytest
@@ -7,8 +8,8 @@ from mmengine.runner import Runner
 from tiny_cache_run import make_cfg, make_images, run
 
 from mhc_plugin.apis import load_model
-from mhc_plugin.functional.tensor_hash import hash_weights
 from mhc_plugin.models.backbone_weights import load_backbone
+from mhc_plugin.utils.tensor_hash import hash_weights
 
 
 @pytest.fixture
@@ -21,8 +22,10 @@ def published(images, tmp_path):
     """A checkpoint of a whole model, from which backbones are initialised."""
     torch.manual_seed(5)
     runner = Runner.from_cfg(make_cfg(images, tmp_path / 'published'))
-    state = {f'backbone.{name}': torch.randn_like(value) if value.is_floating_point() else value
-             for name, value in runner.model.backbone.state_dict().items()}
+    state = {
+        f'backbone.{name}': torch.randn_like(value) if value.is_floating_point() else value
+        for name, value in runner.model.backbone.state_dict().items()
+    }
     for name in state:
         if name.endswith('running_var'):
             state[name].abs_()
@@ -34,7 +37,8 @@ def cfg_of(images, work_dir, published=None, small=True, **kwargs):
     cfg = make_cfg(images, work_dir, **kwargs)
     if published is not None:
         cfg.model.backbone.init_cfg = dict(
-            type='Pretrained', checkpoint=str(published), prefix='backbone')
+            type='Pretrained', checkpoint=str(published), prefix='backbone'
+        )
     if small:
         cfg.default_hooks.small_checkpoint = dict(type='SmallCheckpointHook')
     return cfg
@@ -50,7 +54,8 @@ def test_checkpoint_holds_what_was_trained_and_names_the_backbone(images, tmp_pa
     trained = {f'head.{name}' for name in runner.model.head.state_dict()}
     assert set(checkpoint['state_dict']) == trained | {'backbone_record'}
     assert checkpoint['meta']['backbone'] == dict(
-        sha256=hash_weights(runner.model.backbone), source=str(published))
+        sha256=hash_weights(runner.model.backbone), source=str(published)
+    )
 
 
 def test_head_of_a_large_backbone_takes_some_kilobytes(images, tmp_path, published):
@@ -97,8 +102,9 @@ def test_it_resumes_to_the_same_weights(images, tmp_path, published, hooks):
 
 def test_it_is_loaded_for_prediction(images, tmp_path, published):
     trained = run(cfg_of(images, tmp_path / 'a', published))
-    model = load_model(cfg_of(images, tmp_path / 'b', published), tmp_path / 'a' / 'epoch_3.pth',
-                       'cpu')
+    model = load_model(
+        cfg_of(images, tmp_path / 'b', published), tmp_path / 'a' / 'epoch_3.pth', 'cpu'
+    )
     inputs = torch.rand(2, 3, 16, 16)
     assert torch.equal(model(inputs), trained.model.eval()(inputs))
 
@@ -113,9 +119,12 @@ def test_another_backbone_is_refused(images, tmp_path, published, published_agai
     cfg = cfg_of(images, tmp_path / 'b', source)
     cfg.load_from = str(tmp_path / 'a' / 'epoch_3.pth')
     if published_again:
-        with pytest.raises(ValueError, match=r'This checkpoint holds no backbone. It was trained '
-                           r'on one with weights from .*published.pth .sha256 .{12}., but the '
-                           r'backbone of this model is another'):
+        with pytest.raises(
+            ValueError,
+            match=r'This checkpoint holds no backbone. It was trained '
+            r'on one with weights from .*published.pth .sha256 .{12}., but the '
+            r'backbone of this model is another',
+        ):
             Runner.from_cfg(cfg).test()
     else:
         # The right one is still where it came from.
@@ -167,8 +176,9 @@ def test_backbone_weights_of_the_config_are_the_source(images, tmp_path, publish
 def test_random_backbone_is_refused_before_training(images, tmp_path, weights):
     cfg = cfg_of(images, tmp_path / 'a')
     cfg.backbone_weights = weights
-    with pytest.raises(ValueError, match='no use where its weights are random: they could not be '
-                       'found again'):
+    with pytest.raises(
+        ValueError, match='no use where its weights are random: they could not be found again'
+    ):
         run(cfg)
 
 

@@ -12,7 +12,6 @@ from mhc_plugin.engine.hooks import sync_trained_buffers_hook
 
 
 class Model(nn.Module):
-
     def __init__(self):
         super().__init__()
         self.backbone = nn.BatchNorm1d(2).eval()
@@ -25,19 +24,24 @@ def synced(monkeypatch):
     calls = []
     processes = SimpleNamespace(calls=calls, size=2)
     monkeypatch.setattr(sync_trained_buffers_hook, 'get_world_size', lambda: processes.size)
-    monkeypatch.setattr(sync_trained_buffers_hook, 'all_reduce_params',
-                        lambda buffers, op: calls.append((buffers, op)))
+    monkeypatch.setattr(
+        sync_trained_buffers_hook,
+        'all_reduce_params',
+        lambda buffers, op: calls.append((buffers, op)),
+    )
     return processes
 
 
 def test_statistics_of_trained_modules_are_averaged(synced):
     model = Model()
     SyncTrainedBuffersHook().after_train_iter(SimpleNamespace(model=model), batch_idx=0)
-    (buffers, op), = synced.calls
+    ((buffers, op),) = synced.calls
     assert op == 'mean'
     # Neither the frozen backbone's nor the integer count of batches.
     assert [id(buffer) for buffer in buffers] == [
-        id(model.head[1].running_mean), id(model.head[1].running_var)]
+        id(model.head[1].running_mean),
+        id(model.head[1].running_var),
+    ]
 
 
 def test_nothing_to_do(synced):

@@ -13,16 +13,21 @@ from mhc_plugin.apis import class_maps
 CLASSES = [str(digit) for digit in range(10)]
 HEADS = {
     'multifc': dict(neck=None, head=dict(type='MultiHeadClsHead', num_classes=10, in_channels=64)),
-    'multiconv': dict(neck=None, head=dict(
-        type='ConvMultiHeadClsHead', num_classes=10, in_channels=64, conv_channels=4)),
-    'baseline': dict(neck=dict(type='GlobalAveragePooling'), head=dict(
-        type='MultiLabelLinearClsHead', num_classes=10, in_channels=64)),
+    'multiconv': dict(
+        neck=None,
+        head=dict(type='ConvMultiHeadClsHead', num_classes=10, in_channels=64, conv_channels=4),
+    ),
+    'baseline': dict(
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=64),
+    ),
 }
 
 
 @METRICS.register_module()
 class KeepMaps(BaseMetric):
     """A metric that only says what it was given."""
+
     default_prefix = 'keep'
     maps: list = []
 
@@ -44,32 +49,45 @@ class SeeMaps(Hook):
     after_val_iter = after_test_iter
 
 
-def config(tmp_path, head='multifc', split='test', loop=None,
-           classifier='FrozenBackboneClassifier'):
+def config(
+    tmp_path, head='multifc', split='test', loop=None, classifier='FrozenBackboneClassifier'
+):
     loader = dict(
-        batch_size=12, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+        batch_size=12,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(
-            type='SplicedDataset', source=dict(type='SklearnDigits', split='test'),
-            classes=CLASSES, tile_size=32, length=20, test_mode=True,
-            pipeline=[dict(type='ComposeTiles'), dict(type='PackInputs')]))
-    return Config({
-        'default_scope': 'mmpretrain',
-        'model': dict(
-            type=classifier,
-            backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8,
-                          strides=(1, 2, 2, 1)),
-            **copy.deepcopy(HEADS[head])),
-        'data_preprocessor': dict(mean=[127.] * 3, std=[128.] * 3, to_rgb=True),
-        f'{split}_dataloader': loader,
-        f'{split}_evaluator': [dict(type='KeepMaps')],
-        f'{split}_cfg': loop or {},
-        'custom_hooks': [dict(type='SeeMaps')],
-        'work_dir': str(tmp_path / 'work'),
-        'randomness': dict(seed=0),
-        'log_level': 'ERROR',
-        # Runners of one name share their logger and visualizer.
-        'experiment_name': tmp_path.name,
-    })
+            type='SplicedDataset',
+            source=dict(type='SklearnDigits', split='test'),
+            classes=CLASSES,
+            tile_size=32,
+            length=20,
+            test_mode=True,
+            pipeline=[dict(type='ComposeTiles'), dict(type='PackInputs')],
+        ),
+    )
+    return Config(
+        {
+            'default_scope': 'mmpretrain',
+            'model': dict(
+                type=classifier,
+                backbone=dict(
+                    type='ResNet', depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1)
+                ),
+                **copy.deepcopy(HEADS[head]),
+            ),
+            'data_preprocessor': dict(mean=[127.0] * 3, std=[128.0] * 3, to_rgb=True),
+            f'{split}_dataloader': loader,
+            f'{split}_evaluator': [dict(type='KeepMaps')],
+            f'{split}_cfg': loop or {},
+            'custom_hooks': [dict(type='SeeMaps')],
+            'work_dir': str(tmp_path / 'work'),
+            'randomness': dict(seed=0),
+            'log_level': 'ERROR',
+            # Runners of one name share their logger and visualizer.
+            'experiment_name': tmp_path.name,
+        }
+    )
 
 
 def run(cfg, split='test'):
@@ -128,8 +146,9 @@ def test_unknown_method_is_refused_when_the_loop_is_built(tmp_path):
 
 @pytest.mark.parametrize('head', HEADS)
 def test_maps_from_stored_features(tmp_path, head):
-    loop = dict(type='FeatureCacheClassMapTestLoop', cache_dir=str(tmp_path / 'cache'),
-                storage='fp32')
+    loop = dict(
+        type='FeatureCacheClassMapTestLoop', cache_dir=str(tmp_path / 'cache'), storage='fp32'
+    )
     cfg = config(tmp_path, head, loop=loop)
     runner, metrics, maps = run(cfg)
     assert metrics == {'keep/count': 20}
@@ -137,10 +156,13 @@ def test_maps_from_stored_features(tmp_path, head):
     assert isinstance(next(iter(runner.test_loop.dataloader))['inputs'], tuple)
 
 
-@pytest.mark.parametrize(('options', 'words'), [
-    (dict(method='GradCAM'), "'inherent' with the feature cache"),
-    (dict(store='auto'), "`store` to be 'maps' for class maps"),
-])
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(method='GradCAM'), "'inherent' with the feature cache"),
+        (dict(store='auto'), "`store` to be 'maps' for class maps"),
+    ],
+)
 @pytest.mark.parametrize('split', ['Val', 'Test'])
 def test_stored_features_have_limits(tmp_path, options, words, split):
     loop = dict(type=f'FeatureCacheClassMap{split}Loop', cache_dir=str(tmp_path), **options)

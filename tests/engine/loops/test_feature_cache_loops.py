@@ -1,4 +1,5 @@
 """Training through the feature cache is training, minus the backbone."""
+
 import logging
 
 import numpy as np
@@ -19,14 +20,14 @@ from tiny_cache_run import (
     run,
 )
 
-from mhc_plugin.datasets.seeding import seeded
 from mhc_plugin.engine import FeatureDataset
-from mhc_plugin.feature_cache import FeatureStore
+from mhc_plugin.features.store import FeatureStore
+from mhc_plugin.utils.seeding import seeded
 
 HEADS = dict(
     multifc=dict(),
     max=dict(pool='max'),
-    lse=dict(pool='lse', lse_r=4.),
+    lse=dict(pool='lse', lse_r=4.0),
     dropout=dict(dropout=0.5),
     multiconv=dict(type='ConvMultiHeadClsHead', conv_channels=4),
     convfc=dict(type='ConvClsHead', conv_channels=4),
@@ -82,17 +83,26 @@ def test_weights_are_those_of_a_training_on_images(images, tmp_path, head):
     assert_same_weights(cached, plain, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('option', [
-    dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)]),
-    dict(custom_hooks=[dict(type='EarlyStoppingHook', monitor='multi-label/mAP', patience=1,
-                            min_delta=100.)]),
-    dict(optim_wrapper=dict(type='CPUAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1))),
-    dict(optim_wrapper=dict(accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1))),
-], ids=['ema', 'early stopping', 'amp', 'accumulation'])
+@pytest.mark.parametrize(
+    'option',
+    [
+        dict(custom_hooks=[dict(type='EMAHook', momentum=0.1)]),
+        dict(
+            custom_hooks=[
+                dict(
+                    type='EarlyStoppingHook', monitor='multi-label/mAP', patience=1, min_delta=100.0
+                )
+            ]
+        ),
+        dict(optim_wrapper=dict(type='CPUAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.1))),
+        dict(optim_wrapper=dict(accumulative_counts=2, optimizer=dict(type='SGD', lr=0.1))),
+    ],
+    ids=['ema', 'early stopping', 'amp', 'accumulation'],
+)
 def test_options_of_mmengine_work_as_on_images(images, tmp_path, option):
     results = []
     for cached in (True, False):
-        cfg = make_cfg(images, tmp_path / f'{cached}', cached, epochs=4, head=dict(dropout=.5))
+        cfg = make_cfg(images, tmp_path / f'{cached}', cached, epochs=4, head=dict(dropout=0.5))
         cfg.merge_from_dict(option)
         cfg.train_cfg.val_interval = 1
         results.append(run(cfg))
@@ -180,9 +190,10 @@ def test_views_are_draws_of_seed_image_and_view(images, tmp_path):
             with seeded(3, index, view):
                 packed = stored.dataset[index]
             batch = pseudo_collate([packed])
-            expected = runner.model.extract_feat(
-                runner.model.data_preprocessor(batch)['inputs'])[0].mean((2, 3))
-            features, = stored.reader.gather(np.array([view * 12 + index]))
+            expected = runner.model.extract_feat(runner.model.data_preprocessor(batch)['inputs'])[
+                0
+            ].mean((2, 3))
+            (features,) = stored.reader.gather(np.array([view * 12 + index]))
             torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -192,9 +203,9 @@ def test_each_epoch_draws_one_view_per_image_from_seed_and_epoch(images, tmp_pat
     for epoch in range(40):
         dataset.set_epoch(epoch)
         batch = dataset.__getitems__(range(12))['inputs'][0]
-        all_views = torch.stack([
-            dataset.reader.gather(np.arange(12) + 12 * view)[0] for view in range(3)
-        ])
+        all_views = torch.stack(
+            [dataset.reader.gather(np.arange(12) + 12 * view)[0] for view in range(3)]
+        )
         is_view = (all_views == batch).all(2)
         assert is_view.any(0).all()
         drawn.append(is_view.float().argmax(0))
@@ -215,7 +226,8 @@ def test_one_view_is_taken_where_nothing_is_random(images, tmp_path, caplog):
     runner = run(cfg)
     assert runner.train_dataloader.dataset.reader.layout.views == 1
     assert 'The pipeline draws no random numbers: one view per image is stored, not 4.' in log(
-        tmp_path / 'a')
+        tmp_path / 'a'
+    )
 
 
 def log(work_dir):
@@ -239,7 +251,7 @@ def test_samples_are_made_once_in_training_and_copied_for_prediction(images, tmp
 
 
 def test_many_samples_are_not_kept(images, tmp_path, monkeypatch):
-    monkeypatch.setattr('mhc_plugin.engine.loops.feature_dataset.MAX_KEPT_SAMPLES', 5)
+    monkeypatch.setattr('mhc_plugin.features.dataset.MAX_KEPT_SAMPLES', 5)
     runner = run(make_cfg(images, tmp_path / 'a'))
     assert len(runner.train_dataloader.dataset._samples) == 5
 
@@ -273,7 +285,6 @@ def test_custom_batch_sampler_is_kept(images, tmp_path):
 
     @DATA_SAMPLERS.register_module(name='AspectRatioBatchSampler', force=True)
     class Reversed(BatchSampler):
-
         def __init__(self, sampler, batch_size):
             super().__init__(sampler, batch_size, False)
 
@@ -288,8 +299,13 @@ def test_custom_batch_sampler_is_kept(images, tmp_path):
 def test_workers_give_the_same_features(images, tmp_path):
     features = []
     for workers in (0, 2):
-        cfg = make_cfg(images, tmp_path / f'{workers}', transforms=pipeline(CROP, FLIP), views=2,
-                       cache_dir=str(tmp_path / f'cache{workers}'))
+        cfg = make_cfg(
+            images,
+            tmp_path / f'{workers}',
+            transforms=pipeline(CROP, FLIP),
+            views=2,
+            cache_dir=str(tmp_path / f'cache{workers}'),
+        )
         cfg.train_dataloader.num_workers = workers
         reader = run(cfg).train_dataloader.dataset.reader
         features.append(reader.gather(np.arange(24))[0])
@@ -335,8 +351,11 @@ def test_drawing_hook_is_switched_off_with_one_sentence(images, tmp_path):
 
 def test_bfloat16_is_close_and_kept_apart(images, tmp_path):
     exact, rough = (
-        run(make_cfg(images, tmp_path / precision, precision=precision)).
-        train_dataloader.dataset.reader.gather(np.arange(12))[0] for precision in ('fp32', 'bf16'))
+        run(
+            make_cfg(images, tmp_path / precision, precision=precision)
+        ).train_dataloader.dataset.reader.gather(np.arange(12))[0]
+        for precision in ('fp32', 'bf16')
+    )
     assert not torch.equal(exact, rough)
     assert (exact - rough).norm() < 0.05 * exact.norm()
     assert len(FeatureStore(tmp_path / 'cache').entries()) == 2
@@ -352,7 +371,7 @@ def test_compiled_backbone_is_used_and_left_as_it_was(images, tmp_path, monkeypa
 
 
 def test_progress_is_logged(images, tmp_path, monkeypatch):
-    monkeypatch.setattr('mhc_plugin.engine.loops.progress.INTERVAL', 0.)
+    monkeypatch.setattr('mhc_plugin.features.progress.INTERVAL', 0.0)
     cfg = make_cfg(images, tmp_path / 'a')
     cfg.log_level = logging.getLevelName(logging.INFO)
     run(cfg)

@@ -1,4 +1,5 @@
 """What the feature cache cannot do is refused with a sentence, before anything is computed."""
+
 import pytest
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
@@ -15,7 +16,8 @@ def refused(cfg, sentence):
 def test_mixup_is_refused(images, tmp_path):
     cfg = make_cfg(images, tmp_path / 'a')
     cfg.model.data_preprocessor.update(
-        num_classes=4, batch_augments=dict(augments=dict(type='Mixup', alpha=0.8)))
+        num_classes=4, batch_augments=dict(augments=dict(type='Mixup', alpha=0.8))
+    )
     refused(cfg, 'Batch augmentations such as mixup mix images and cannot go')
 
 
@@ -47,10 +49,15 @@ def test_test_time_augmentation_is_refused(images, tmp_path):
 
 
 def test_images_of_several_sizes_are_refused(images, tmp_path):
-    cfg = make_cfg(images, tmp_path / 'a', transforms=[
-        dict(type='LoadImageFromFile'),
-        dict(type='RandomResize', scale=(16, 16), ratio_range=(1, 2)),
-        dict(type='PackInputs')])
+    cfg = make_cfg(
+        images,
+        tmp_path / 'a',
+        transforms=[
+            dict(type='LoadImageFromFile'),
+            dict(type='RandomResize', scale=(16, 16), ratio_range=(1, 2)),
+            dict(type='PackInputs'),
+        ],
+    )
     refused(cfg, 'Expected images of one size, but image .* Resize or crop them in the pipeline')
 
 
@@ -66,12 +73,16 @@ def test_custom_collate_function_is_refused(images, tmp_path):
     refused(cfg, 'needs `collate_fn` to be `default_collate` or `pseudo_collate`, but got `my_coll')
 
 
-@pytest.mark.parametrize(('option', 'sentence'), [
-    (dict(views=0), 'Expected argument `views` to be an int of at least 1, but got 0.'),
-    (dict(precision='fp16'), r"`precision` to be one of \('fp32', 'bf16'\), but got 'fp16'"),
-    (dict(storage='bf16'), r"`storage` to be one of \('fp16', 'fp32'\), but got 'bf16'"),
-    (dict(store='all'), r"`store` to be one of \('auto', 'maps'\), but got 'all'"),
-], ids=str)
+@pytest.mark.parametrize(
+    ('option', 'sentence'),
+    [
+        (dict(views=0), 'Expected argument `views` to be an int of at least 1, but got 0.'),
+        (dict(precision='fp16'), r"`precision` to be one of \('fp32', 'bf16'\), but got 'fp16'"),
+        (dict(storage='bf16'), r"`storage` to be one of \('fp16', 'fp32'\), but got 'bf16'"),
+        (dict(store='all'), r"`store` to be one of \('auto', 'maps'\), but got 'all'"),
+    ],
+    ids=str,
+)
 def test_wrong_options_are_refused_at_the_door(images, tmp_path, option, sentence):
     refused(make_cfg(images, tmp_path / 'a', **option), sentence)
 

@@ -1,4 +1,5 @@
 """Killed at any point, while features are stored or later, a run ends as if nothing had been."""
+
 import os
 import random
 import threading
@@ -10,7 +11,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 from tiny_cache_run import CROP, FLIP, TinyBackbone, make_cfg, pipeline, run
 
-from mhc_plugin.feature_cache import FeatureStore, files, layout, writer
+from mhc_plugin.features.store import FeatureStore, files, layout, writer
 
 EPOCHS = 5
 ITERATIONS = 3 * EPOCHS
@@ -23,6 +24,7 @@ class KilledError(BaseException):
 @HOOKS.register_module(force=True)
 class KillHook(Hook):
     """Kills a run in the middle of an epoch."""
+
     at = None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -40,8 +42,15 @@ def small_chunks(monkeypatch):
 def cfg_of(images, work_dir, **kwargs):
     """Random transforms, dropout and batch norm: whatever could come out differently."""
     cfg = make_cfg(
-        images, work_dir, epochs=EPOCHS, transforms=pipeline(CROP, FLIP), views=2, storage='fp16',
-        head=dict(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.3), **kwargs)
+        images,
+        work_dir,
+        epochs=EPOCHS,
+        transforms=pipeline(CROP, FLIP),
+        views=2,
+        storage='fp16',
+        head=dict(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.3),
+        **kwargs,
+    )
     cfg.custom_hooks = [dict(type='EMAHook'), dict(type='KillHook')]
     return cfg
 
@@ -50,8 +59,10 @@ def final_state(runner):
     """Weights, averages and momenta."""
     ema = next(hook for hook in runner.hooks if hasattr(hook, 'ema_model'))
     return dict(
-        model=runner.model.state_dict(), ema=ema.ema_model.state_dict(),
-        optimizer=runner.optim_wrapper.state_dict()['state'])
+        model=runner.model.state_dict(),
+        ema=ema.ema_model.state_dict(),
+        optimizer=runner.optim_wrapper.state_dict()['state'],
+    )
 
 
 def assert_equal(one, other):
@@ -66,7 +77,8 @@ def assert_equal(one, other):
 def features(tmp_path, name='cache'):
     return {
         str(path.relative_to(tmp_path / name)): path.read_bytes()
-        for path in sorted((tmp_path / name).glob('*/*')) if path.parent.name != 'locks'
+        for path in sorted((tmp_path / name).glob('*/*'))
+        if path.parent.name != 'locks'
     }
 
 
@@ -160,8 +172,10 @@ def test_killed_several_times_in_one_run(images, tmp_path):
 def test_damaged_file_is_found_when_a_run_begins(images, tmp_path, damage):
     undisturbed = final_state(run(cfg_of(images, tmp_path / 'undisturbed')))
     stored = features(tmp_path)
-    path = max(FeatureStore(tmp_path / 'cache').entries(),
-               key=lambda entry: entry.size()).path / '00001-0.npy'
+    path = (
+        max(FeatureStore(tmp_path / 'cache').entries(), key=lambda entry: entry.size()).path
+        / '00001-0.npy'
+    )
     data = bytearray(path.read_bytes())
     if damage == 'remove':
         path.unlink()

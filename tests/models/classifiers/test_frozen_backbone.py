@@ -1,4 +1,5 @@
 """Frozen means frozen, whatever the backbone."""
+
 import copy
 
 import pytest
@@ -13,8 +14,8 @@ from mhc_plugin.models import FeatureDataPreprocessor
 
 BACKBONES = {
     'seresnet50': (dict(type='SEResNet', depth=50), 2048),
-    'vgg19': (dict(type='VGG', depth=19, out_indices=(4, )), 512),
-    'vgg19-bn': (dict(type='VGG', depth=19, out_indices=(4, ), norm_cfg=dict(type='BN')), 512),
+    'vgg19': (dict(type='VGG', depth=19, out_indices=(4,)), 512),
+    'vgg19-bn': (dict(type='VGG', depth=19, out_indices=(4,), norm_cfg=dict(type='BN')), 512),
     'swin-tiny': (dict(type='SwinTransformer', arch='tiny', pad_small_map=True), 768),
     'efficientnet-lite0': (dict(type='TIMMBackbone', model_name='tf_efficientnet_lite0'), 1280),
 }
@@ -22,15 +23,22 @@ BACKBONES = {
 
 def classifier(backbone, channels, head='MultiHeadClsHead', **kwargs):
     torch.manual_seed(0)
-    return MODELS.build(dict(
-        type='FrozenBackboneClassifier', backbone=copy.deepcopy(backbone),
-        head=dict(type=head, num_classes=3, in_channels=channels), **kwargs))
+    return MODELS.build(
+        dict(
+            type='FrozenBackboneClassifier',
+            backbone=copy.deepcopy(backbone),
+            head=dict(type=head, num_classes=3, in_channels=channels),
+            **kwargs,
+        )
+    )
 
 
 def batch(n=2, size=64):
     targets = torch.randint(0, 2, (n, 3)).float()
-    return dict(inputs=torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8),
-                data_samples=[DataSample().set_gt_score(t) for t in targets])
+    return dict(
+        inputs=torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8),
+        data_samples=[DataSample().set_gt_score(t) for t in targets],
+    )
 
 
 def tiny(**kwargs):
@@ -111,9 +119,15 @@ def test_features_do_what_images_do(head):
         model.extract_feat(feats, stage='backbone')
 
 
-@pytest.mark.parametrize('cfg', [
-    None, dict(mean=[1., 2., 3.], std=[4., 5., 6.]), dict(type='ClsDataPreprocessor'),
-    dict(type='mmpretrain.ClsDataPreprocessor', to_rgb=True)])
+@pytest.mark.parametrize(
+    'cfg',
+    [
+        None,
+        dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0]),
+        dict(type='ClsDataPreprocessor'),
+        dict(type='mmpretrain.ClsDataPreprocessor', to_rgb=True),
+    ],
+)
 def test_the_preprocessor_is_ours_also_where_mmpretrains_is_named(cfg):
     assert type(tiny(data_preprocessor=cfg).data_preprocessor) is FeatureDataPreprocessor
 
@@ -125,17 +139,29 @@ def test_a_preprocessor_of_another_kind_is_kept():
 
 def test_missing_stages_are_told_when_the_model_is_built():
     with pytest.raises(ValueError, match=r'\(2\), but the backbone gives 1. Set its `out_indices`'):
-        MODELS.build(dict(
-            type='FrozenBackboneClassifier',
-            backbone=dict(type='ResNet', depth=18),
-            head=dict(type='MultiHeadClsHead', num_classes=2, in_channels=(256, 512),
-                      connection='stages', head_stages=[0, 1])))
+        MODELS.build(
+            dict(
+                type='FrozenBackboneClassifier',
+                backbone=dict(type='ResNet', depth=18),
+                head=dict(
+                    type='MultiHeadClsHead',
+                    num_classes=2,
+                    in_channels=(256, 512),
+                    connection='stages',
+                    head_stages=[0, 1],
+                ),
+            )
+        )
 
 
 def test_heads_work_in_mmpretrains_own_classifier():
-    model = MODELS.build(dict(
-        type='ImageClassifier', backbone=dict(type='ResNet', depth=18),
-        head=dict(type='ConvMultiHeadClsHead', num_classes=3, in_channels=512)))
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResNet', depth=18),
+            head=dict(type='ConvMultiHeadClsHead', num_classes=3, in_channels=512),
+        )
+    )
     loss = model.loss(torch.rand(2, 3, 32, 32), batch()['data_samples'])['loss']
     loss.backward()
     assert model.backbone.conv1.weight.grad.abs().sum() > 0
@@ -152,7 +178,7 @@ def test_maps_given_as_features_pass_a_neck_that_pools_globally():
 
 def test_data_samples_beside_features_are_copied_only_to_another_device():
     model, samples = tiny(), batch()['data_samples']
-    features = (torch.rand(2, 64), )
+    features = (torch.rand(2, 64),)
     given = model.data_preprocessor(dict(inputs=features, data_samples=samples))
     assert all(one is other for one, other in zip(given['data_samples'], samples))
     assert model.data_preprocessor(dict(inputs=features))['data_samples'] is None

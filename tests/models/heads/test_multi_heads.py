@@ -1,4 +1,5 @@
 """One harness through which every head and every option goes."""
+
 import copy
 import itertools
 
@@ -13,7 +14,7 @@ import mhc_plugin  # noqa: F401
 
 CLASSES = 7
 GROUPS = [[2, 0], [1], [4, 3, 5], [6]]
-STAGES = [(0, ), (1, ), (1, 0), 1, 0, 0, 1]
+STAGES = [(0,), (1,), (1, 0), 1, 0, 0, 1]
 POOLS = ('avg', 'max', 'lse')
 CONNECTIONS = ('all', 'channels', 'stages')
 FC_OPTIONS = [dict(), dict(hidden_channels=(6, 5))]
@@ -37,14 +38,17 @@ def cases():
             heads += [('ConvClsHead', o) for o in CONV_OPTIONS]
         for i, (name, option) in enumerate(heads):
             default = option in (FC_OPTIONS[0], CONV_OPTIONS[0])
-            for pool in POOLS if default else (POOLS[i % 3], ):
+            for pool in POOLS if default else (POOLS[i % 3],):
                 cfg = dict(type=name, connection=connection, pool=pool, **option)
                 cfg['in_channels'] = (8, 13) if connection == 'stages' else 20
                 if groups is not None:
                     cfg['head_groups'] = groups
                 if connection == 'stages':
-                    cfg['head_stages'] = [(0, 1)] if name == 'ConvClsHead' else (
-                        STAGES if groups is None else STAGES[:4])
+                    cfg['head_stages'] = (
+                        [(0, 1)]
+                        if name == 'ConvClsHead'
+                        else (STAGES if groups is None else STAGES[:4])
+                    )
                 yield cfg
 
 
@@ -180,7 +184,7 @@ def test_graph_is_whole_and_exports(cfg):
     torch._dynamo.reset()
     compiled = torch.compile(head.forward, backend='aot_eager', fullgraph=True)
     torch.testing.assert_close(compiled(feats), head(feats))
-    exported = torch.export.export(head, (feats, ))
+    exported = torch.export.export(head, (feats,))
     torch.testing.assert_close(exported.module()(feats), head(feats))
 
 
@@ -198,15 +202,22 @@ def pooled_by_hand(x, pool):
 @pytest.mark.parametrize('pool', POOLS)
 @pytest.mark.parametrize('classes', [1, 3, 7, 20])
 def test_channel_slices_are_those_of_the_paper(pool, classes):
-    head = MODELS.build(dict(type='MultiHeadClsHead', num_classes=classes, in_channels=20,
-                             connection='channels', pool=pool)).double()
+    head = MODELS.build(
+        dict(
+            type='MultiHeadClsHead',
+            num_classes=classes,
+            in_channels=20,
+            connection='channels',
+            pool=pool,
+        )
+    ).double()
     x = torch.randn(4, 20, 3, 3, dtype=torch.float64)
     for c, split in enumerate(head.split_heads()):
         part = slice(c * 20 // classes, (c + 1) * 20 // classes)
         linear = split.fc[-1]
         assert linear.weight.shape == (1, part.stop - part.start)
         expected = pooled_by_hand(x[:, part], pool) @ linear.weight.T + linear.bias
-        torch.testing.assert_close(head((x, ))[:, c:c + 1], expected)
+        torch.testing.assert_close(head((x,))[:, c : c + 1], expected)
 
 
 def test_multifc_on_all_channels_is_one_linear_layer():
@@ -215,7 +226,7 @@ def test_multifc_on_all_channels_is_one_linear_layer():
     baseline.fc.weight.data.copy_(head.fc.weight.flatten(0, 1))
     baseline.fc.bias.data.copy_(head.fc.bias.flatten())
     x = torch.randn(4, 6, 5, 5)
-    torch.testing.assert_close(head((x, )), baseline((x.mean((2, 3)), )))
+    torch.testing.assert_close(head((x,)), baseline((x.mean((2, 3)),)))
 
 
 @pytest.mark.parametrize('cfg', ALL, ids=case_id)
@@ -224,13 +235,17 @@ def test_class_maps_are_feature_times_gradient(cfg):
     feats = features(cfg)
     maps = head.class_maps(feats)
     pooled_maps = [x.detach().requires_grad_() for x in head.pre_pool(feats)]
-    logits = head.to_class_order(head.classify(head.gather_pooled(
-        torch.cat([head.global_pool(x) for x in pooled_maps], 1))).flatten(1))
+    logits = head.to_class_order(
+        head.classify(
+            head.gather_pooled(torch.cat([head.global_pool(x) for x in pooled_maps], 1))
+        ).flatten(1)
+    )
     size = max((x.shape[2:] for x in pooled_maps), key=lambda s: s[0] * s[1])
     for c in range(CLASSES):
         expected = 0
-        for x, g in zip(pooled_maps, torch.autograd.grad(
-                logits[:, c].sum(), pooled_maps, retain_graph=True)):
+        for x, g in zip(
+            pooled_maps, torch.autograd.grad(logits[:, c].sum(), pooled_maps, retain_graph=True)
+        ):
             part = x.shape[2] * x.shape[3] * (x * g).sum(1, keepdim=True)
             expected = expected + F.interpolate(part, size, mode='bilinear', align_corners=False)
         torch.testing.assert_close(maps[:, c], expected[:, 0].clamp(min=0), rtol=0, atol=1e-9)
@@ -259,7 +274,11 @@ def test_split_heads_are_copies_with_dtype_and_format_kept():
     conv.weight.data.zero_()
     assert head.convs[0].blocks[1].conv.weight.abs().min(0).values.any()
     assert {type(m) for m in split.modules() if not list(m.children())} >= {
-        nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Linear}
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU,
+        nn.Linear,
+    }
 
 
 # ---- predictions and dropout
@@ -267,7 +286,7 @@ def test_split_heads_are_copies_with_dtype_and_format_kept():
 
 def test_topk_prediction_breaks_ties_by_the_lower_index():
     head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'), topk=3)
-    predicted = head._get_predictions(torch.tensor([[0., 1, 1, 1, 1, 0, 0]]), None)[0]
+    predicted = head._get_predictions(torch.tensor([[0.0, 1, 1, 1, 1, 0, 0]]), None)[0]
     assert predicted.pred_label.tolist() == [1, 2, 3]
 
 
@@ -285,7 +304,7 @@ ERRORS = [
     (dict(num_classes=0), '`num_classes` to be an int of at least 1, but got 0'),
     (dict(pool='mean'), "`pool` to be one of .* but got 'mean'"),
     (dict(lse_r=0), '`lse_r` to be above 0'),
-    (dict(dropout=1.), '`dropout` to be in'),
+    (dict(dropout=1.0), '`dropout` to be in'),
     (dict(thr=2), '`thr` to be in'),
     (dict(topk=8), r'`topk` to be in 1\.\.7 \(`num_classes`\), but got 8'),
     (dict(in_channels=0), '`in_channels` to be an int of at least 1'),
@@ -311,16 +330,19 @@ def test_wrong_arguments_are_named(name, kwargs, message):
         MODELS.build(dict(dict(type=name, num_classes=CLASSES, in_channels=20), **kwargs))
 
 
-@pytest.mark.parametrize(('name', 'kwargs', 'message'), [
-    ('MultiHeadClsHead', dict(hidden_channels=(0, )), '`hidden_channels` to be ints'),
-    ('ConvMultiHeadClsHead', dict(conv_channels=0), '`conv_channels` to be an int'),
-    ('ConvMultiHeadClsHead', dict(conv_channels=None, num_convs=0), '`num_convs` to be'),
-    ('ConvMultiHeadClsHead', dict(kernel_size=2), '`kernel_size` to be odd'),
-    ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='LN')), '`norm_cfg` to have a type'),
-    ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='GN', num_groups=3)), 'divide'),
-    ('ConvMultiHeadClsHead', dict(act_cfg=dict(type='PReLU')), 'without parameters'),
-    ('ConvClsHead', dict(head_groups=[[0]]), 'takes no `head_groups`'),
-])
+@pytest.mark.parametrize(
+    ('name', 'kwargs', 'message'),
+    [
+        ('MultiHeadClsHead', dict(hidden_channels=(0,)), '`hidden_channels` to be ints'),
+        ('ConvMultiHeadClsHead', dict(conv_channels=0), '`conv_channels` to be an int'),
+        ('ConvMultiHeadClsHead', dict(conv_channels=None, num_convs=0), '`num_convs` to be'),
+        ('ConvMultiHeadClsHead', dict(kernel_size=2), '`kernel_size` to be odd'),
+        ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='LN')), '`norm_cfg` to have a type'),
+        ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='GN', num_groups=3)), 'divide'),
+        ('ConvMultiHeadClsHead', dict(act_cfg=dict(type='PReLU')), 'without parameters'),
+        ('ConvClsHead', dict(head_groups=[[0]]), 'takes no `head_groups`'),
+    ],
+)
 def test_wrong_arguments_of_one_head_are_named(name, kwargs, message):
     with pytest.raises(ValueError, match=message):
         MODELS.build(dict(type=name, num_classes=CLASSES, in_channels=20, **kwargs))
@@ -329,19 +351,20 @@ def test_wrong_arguments_of_one_head_are_named(name, kwargs, message):
 def test_features_that_do_not_fit_are_named():
     head = build(dict(type='MultiHeadClsHead', in_channels=20, connection='all'))
     with pytest.raises(ValueError, match=r'feature -1 to have 20 channels .* but got 19'):
-        head((torch.rand(2, 19, 3, 3), ))
+        head((torch.rand(2, 19, 3, 3),))
     with pytest.raises(ValueError, match='a tuple of features'):
         head(torch.rand(2, 20, 3, 3))
     with pytest.raises(ValueError, match='shape'):
-        head((torch.rand(2, 20, 3), ))
+        head((torch.rand(2, 20, 3),))
     with pytest.raises(ValueError, match='lost the positions'):
-        head.class_maps((torch.rand(2, 20), ))
+        head.class_maps((torch.rand(2, 20),))
     conv = build(dict(type='ConvMultiHeadClsHead', in_channels=20, connection='all'))
     with pytest.raises(ValueError, match='Take out the pooling neck'):
-        conv((torch.rand(2, 20), ))
-    staged = build(dict(type='MultiHeadClsHead', in_channels=(3, 4), connection='stages',
-                        head_stages=[0] * 7))
+        conv((torch.rand(2, 20),))
+    staged = build(
+        dict(type='MultiHeadClsHead', in_channels=(3, 4), connection='stages', head_stages=[0] * 7)
+    )
     with pytest.raises(ValueError, match=r'\(2\), but the backbone gives 1'):
-        staged((torch.rand(2, 4, 3, 3), ))
+        staged((torch.rand(2, 4, 3, 3),))
     with pytest.raises(ValueError, match='7 heads, but got 1'):
         head.stack_heads(head.split_heads()[:1])

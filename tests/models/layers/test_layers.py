@@ -1,4 +1,5 @@
 """Fused layers, gathers and pools against values worked out by hand or by a slow loop."""
+
 import math
 
 import pytest
@@ -18,11 +19,11 @@ from mhc_plugin.models.layers import (
 
 
 def test_pools_by_hand():
-    x = torch.tensor([[[[0., 1.], [2., 3.]]]])
+    x = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
     assert GlobalPool('avg')(x).item() == 1.5
     assert GlobalPool('max')(x).item() == 3
     expected = math.log(sum(math.exp(2 * v) for v in range(4)) / 4) / 2
-    assert GlobalPool('lse', r=2.)(x).item() == pytest.approx(expected)
+    assert GlobalPool('lse', r=2.0)(x).item() == pytest.approx(expected)
     vector = torch.rand(2, 5)
     assert GlobalPool('lse')(vector) is vector
 
@@ -38,7 +39,7 @@ def test_log_sum_exp_lies_between_mean_and_maximum(r):
 def test_contributions_are_feature_times_gradient(mode):
     pool = GlobalPool(mode)
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    gradient, = torch.autograd.grad(pool(x).sum(), x)
+    (gradient,) = torch.autograd.grad(pool(x).sum(), x)
     torch.testing.assert_close(pool.contributions(x), 20 * x * gradient)
 
 
@@ -47,8 +48,12 @@ def test_contributions_are_feature_times_gradient(mode):
 def test_gather_equals_a_loop(data):
     total = data.draw(st.integers(1, 12))
     channels = data.draw(
-        st.lists(st.lists(st.integers(0, total - 1), min_size=1, max_size=total, unique=True),
-                 min_size=1, max_size=5))
+        st.lists(
+            st.lists(st.integers(0, total - 1), min_size=1, max_size=total, unique=True),
+            min_size=1,
+            max_size=5,
+        )
+    )
     shape = data.draw(st.sampled_from([(), (2, 3)]))
     x = torch.randn(2, total, *shape)
     gather = PerHeadGather(channels, total)
@@ -59,8 +64,8 @@ def test_gather_equals_a_loop(data):
     width = max(len(c) for c in channels)
     out = out.unflatten(1, (len(channels), width))
     for head, own in enumerate(channels):
-        assert torch.equal(out[:, head, :len(own)], x[:, own])
-        assert not out[:, head, len(own):].any()
+        assert torch.equal(out[:, head, : len(own)], x[:, own])
+        assert not out[:, head, len(own) :].any()
 
 
 def test_gather_copies_nothing_where_slices_follow_one_another():

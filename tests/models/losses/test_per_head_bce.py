@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from mhc_plugin.models.losses import PerHeadBCELoss
 
 
-def reference(logits, target, loss_weight=1., pos_weight=1., head_reduction='sum'):
+def reference(logits, target, loss_weight=1.0, pos_weight=1.0, head_reduction='sum'):
     """The definition, in loops over classes and samples."""
     num_samples, num_classes = logits.shape
     loss_weight, pos_weight = (np.broadcast_to(w, num_classes) for w in (loss_weight, pos_weight))
-    total = 0.
+    total = 0.0
     for c in range(num_classes):
         terms = []
         for n in range(num_samples):
@@ -42,21 +42,24 @@ def random_batch(num_samples=9, num_classes=5, seed=0):
 
 
 @pytest.mark.parametrize('head_reduction', ['sum', 'mean'])
-@pytest.mark.parametrize('loss_weight', [1., 0.5, [1., 0., 2., 3., 0.25]])
-@pytest.mark.parametrize('pos_weight', [None, 3., [1., 2., 0.5, 4., 0.]])
+@pytest.mark.parametrize('loss_weight', [1.0, 0.5, [1.0, 0.0, 2.0, 3.0, 0.25]])
+@pytest.mark.parametrize('pos_weight', [None, 3.0, [1.0, 2.0, 0.5, 4.0, 0.0]])
 def test_value_and_gradient_equal_the_definition(head_reduction, loss_weight, pos_weight):
     logits, target = random_batch()
     loss = PerHeadBCELoss(loss_weight, head_reduction, pos_weight)(logits, target)
-    expected = reference(logits, target, loss_weight, pos_weight or 1., head_reduction)
+    expected = reference(logits, target, loss_weight, pos_weight or 1.0, head_reduction)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
-        torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits), rtol=1e-10,
-        atol=1e-10)
+        torch.autograd.grad(loss, logits),
+        torch.autograd.grad(expected, logits),
+        rtol=1e-10,
+        atol=1e-10,
+    )
 
 
 def test_value_by_hand():
     # At a logit of 0 every known term is log 2, whatever the target.
-    target = torch.tensor([[1., 0., -1.], [0., 0.5, -1.]])
+    target = torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.5, -1.0]])
     assert PerHeadBCELoss()(torch.zeros(2, 3), target).item() == pytest.approx(2 * math.log(2))
     mean = PerHeadBCELoss(head_reduction='mean')(torch.zeros(2, 3), target)
     assert mean.item() == pytest.approx(2 / 3 * math.log(2))
@@ -69,10 +72,10 @@ def test_without_unknown_targets_it_is_pytorchs_loss():
     torch.testing.assert_close(PerHeadBCELoss()(logits, target), 4 * mean)
 
 
-@pytest.mark.parametrize('target', [torch.full((3, 2), -1.), torch.zeros(0, 2)])
+@pytest.mark.parametrize('target', [torch.full((3, 2), -1.0), torch.zeros(0, 2)])
 def test_nothing_known_gives_zero_and_zero_gradients(target):
     logits = torch.randn(len(target), 2, requires_grad=True)
-    loss = PerHeadBCELoss(pos_weight=2.)(logits, target)
+    loss = PerHeadBCELoss(pos_weight=2.0)(logits, target)
     assert loss.item() == 0
     loss.backward()
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -80,7 +83,7 @@ def test_nothing_known_gives_zero_and_zero_gradients(target):
 
 def test_large_logits_stay_finite():
     logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
-    loss = PerHeadBCELoss()(logits, torch.tensor([[0., 1.]]))
+    loss = PerHeadBCELoss()(logits, torch.tensor([[0.0, 1.0]]))
     loss.backward()
     assert loss.item() == 2e4
     assert torch.isfinite(logits.grad).all()
@@ -93,15 +96,15 @@ def test_targets_of_other_dtypes(dtype):
     assert torch.equal(loss(logits, target.to(dtype)), loss(logits, target.float()))
 
 
-@pytest.mark.parametrize('shape', [(9, ), (9, 5)])
+@pytest.mark.parametrize('shape', [(9,), (9, 5)])
 def test_weight_scales_terms_and_not_the_divisor(shape):
     logits, target = random_batch()
     weight = torch.rand(shape, dtype=torch.float64)
     loss = PerHeadBCELoss()(logits, target, weight=weight)
     factor = weight.reshape(9, -1).expand(9, 5)
-    expected = 0.
+    expected = 0.0
     for n in range(9):
-        alone = torch.full_like(target, -1.)
+        alone = torch.full_like(target, -1.0)
         for c in range(5):
             if target[n, c] != -1:
                 alone[n, c] = target[n, c]
@@ -111,7 +114,7 @@ def test_weight_scales_terms_and_not_the_divisor(shape):
     torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize('value', [2., -0.5, -2., 1.01, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('value', [2.0, -0.5, -2.0, 1.01, math.nan, math.inf, -math.inf])
 def test_any_other_target_is_an_error(value):
     target = torch.zeros(3, 4)
     target[1, 2] = value
@@ -119,32 +122,40 @@ def test_any_other_target_is_an_error(value):
         PerHeadBCELoss()(torch.zeros(3, 4), target)
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(head_reduction='none'), "`head_reduction` to be one of .*, but got 'none'"),
-    (dict(loss_weight=-1.), '`loss_weight` to be a finite number of 0 or more.* got -1'),
-    (dict(loss_weight=[1., math.nan]), '`loss_weight` .* got .*nan'),
-    (dict(pos_weight=math.inf), '`pos_weight` .* got inf'),
-    (dict(pos_weight=[[1.]]), r'`pos_weight` .* got \[\[1'),
-    (dict(class_names=['a', 'b', 'a']), '`class_names` to hold distinct names'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(head_reduction='none'), "`head_reduction` to be one of .*, but got 'none'"),
+        (dict(loss_weight=-1.0), '`loss_weight` to be a finite number of 0 or more.* got -1'),
+        (dict(loss_weight=[1.0, math.nan]), '`loss_weight` .* got .*nan'),
+        (dict(pos_weight=math.inf), '`pos_weight` .* got inf'),
+        (dict(pos_weight=[[1.0]]), r'`pos_weight` .* got \[\[1'),
+        (dict(class_names=['a', 'b', 'a']), '`class_names` to hold distinct names'),
+    ],
+)
 def test_wrong_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         PerHeadBCELoss(**kwargs)
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(loss_weight=[1., 2.]), dict(pos_weight=[1., 2.]), dict(class_names=['a', 'b'])])
+@pytest.mark.parametrize(
+    'kwargs',
+    [dict(loss_weight=[1.0, 2.0]), dict(pos_weight=[1.0, 2.0]), dict(class_names=['a', 'b'])],
+)
 def test_per_class_arguments_must_fit_the_classes(kwargs):
     name = next(iter(kwargs))
     with pytest.raises(ValueError, match=rf'`{name}` to have 3 entries \(num_classes\).* got 2'):
         PerHeadBCELoss(**kwargs)(torch.zeros(1, 3), torch.zeros(1, 3))
 
 
-@pytest.mark.parametrize(('score', 'target'), [
-    (torch.zeros(2, 3), torch.zeros(2, 4)),
-    (torch.zeros(2, 3), torch.zeros(2, 1)),
-    (torch.zeros(3), torch.zeros(3)),
-])
+@pytest.mark.parametrize(
+    ('score', 'target'),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 4)),
+        (torch.zeros(2, 3), torch.zeros(2, 1)),
+        (torch.zeros(3), torch.zeros(3)),
+    ],
+)
 def test_shapes_must_fit(score, target):
     with pytest.raises(ValueError, match='`cls_score` and `target` to have one shape'):
         PerHeadBCELoss()(score, target)
@@ -156,11 +167,16 @@ def test_weight_of_another_shape_is_an_error():
 
 
 def test_it_is_the_loss_of_mmpretrains_head():
-    head = MODELS.build(dict(
-        type='MultiLabelLinearClsHead', num_classes=3, in_channels=4,
-        loss=dict(type='PerHeadBCELoss')))
-    feats = (torch.randn(2, 4), )
-    targets = torch.tensor([[1., 0., -1.], [0., 1., 1.]])
+    head = MODELS.build(
+        dict(
+            type='MultiLabelLinearClsHead',
+            num_classes=3,
+            in_channels=4,
+            loss=dict(type='PerHeadBCELoss'),
+        )
+    )
+    feats = (torch.randn(2, 4),)
+    targets = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 1.0]])
     loss = head.loss(feats, [DataSample().set_gt_score(target) for target in targets])['loss']
     torch.testing.assert_close(loss, reference(head(feats), targets))
 
@@ -169,16 +185,16 @@ def test_it_is_the_loss_of_mmpretrains_head():
 
 
 def test_weights_stay_out_of_checkpoints():
-    assert PerHeadBCELoss(loss_weight=[1., 2.], pos_weight=3.).state_dict() == {}
+    assert PerHeadBCELoss(loss_weight=[1.0, 2.0], pos_weight=3.0).state_dict() == {}
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_computes_in_float32_under_autocast(dtype):
     logits, target = torch.randn(64, 4).to(dtype), torch.randint(0, 2, (64, 4)).float()
     with torch.autocast('cpu', torch.bfloat16):
-        loss = PerHeadBCELoss(loss_weight=0.7, pos_weight=[1., 2., 3., 4.])(logits, target)
+        loss = PerHeadBCELoss(loss_weight=0.7, pos_weight=[1.0, 2.0, 3.0, 4.0])(logits, target)
     assert loss.dtype == torch.float32
-    expected = PerHeadBCELoss(0.7, pos_weight=[1., 2., 3., 4.])(logits.float(), target)
+    expected = PerHeadBCELoss(0.7, pos_weight=[1.0, 2.0, 3.0, 4.0])(logits.float(), target)
     assert torch.equal(loss, expected)
 
 
@@ -189,7 +205,8 @@ def test_compiled_equals_eager():
     torch.testing.assert_close(compiled(logits, target), loss(logits, target))
     torch.testing.assert_close(
         torch.autograd.grad(compiled(logits, target), logits),
-        torch.autograd.grad(loss(logits, target), logits))
+        torch.autograd.grad(loss(logits, target), logits),
+    )
     with pytest.raises(ValueError, match='`target`'):
         compiled(logits, target + 7)
 
@@ -201,15 +218,18 @@ def message_hub():
     MessageHub._instance_dict.pop(name)
 
 
-@pytest.mark.parametrize(('class_names', 'keys'), [
-    (None, ['0', '1', '2']), (['cat', 'dog', 'cow'], ['cat', 'dog', 'cow'])])
+@pytest.mark.parametrize(
+    ('class_names', 'keys'),
+    [(None, ['0', '1', '2']), (['cat', 'dog', 'cow'], ['cat', 'dog', 'cow'])],
+)
 def test_each_class_is_logged(message_hub, class_names, keys):
-    loss = PerHeadBCELoss(loss_weight=5., log_per_class=True, class_names=class_names)
-    logits = torch.tensor([[0., 2., 1.], [0., -1., 1.]])
-    loss(logits, torch.tensor([[1., 1., -1.], [0., -1., -1.]]))
+    loss = PerHeadBCELoss(loss_weight=5.0, log_per_class=True, class_names=class_names)
+    logits = torch.tensor([[0.0, 2.0, 1.0], [0.0, -1.0, 1.0]])
+    loss(logits, torch.tensor([[1.0, 1.0, -1.0], [0.0, -1.0, -1.0]]))
     assert message_hub.get_scalar(f'train/bce/{keys[0]}').current() == pytest.approx(math.log(2))
     assert message_hub.get_scalar(f'train/bce/{keys[1]}').current() == pytest.approx(
-        math.log(1 + math.exp(-2)))
+        math.log(1 + math.exp(-2))
+    )
     assert f'train/bce/{keys[2]}' not in message_hub.log_scalars
 
 
@@ -221,7 +241,6 @@ def test_nothing_is_logged_unasked_or_outside_training(message_hub):
 
 
 class Linear(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.fc = nn.Linear(2, 2)
@@ -233,19 +252,28 @@ class Linear(BaseModel):
 
 def test_each_class_shows_in_log_and_tensorboard(tmp_path):
     event_accumulator = pytest.importorskip(
-        'tensorboard.backend.event_processing.event_accumulator')
-    data = [dict(inputs=torch.randn(2), targets=torch.tensor([1., 0.])) for _ in range(4)]
+        'tensorboard.backend.event_processing.event_accumulator'
+    )
+    data = [dict(inputs=torch.randn(2), targets=torch.tensor([1.0, 0.0])) for _ in range(4)]
     runner = Runner(
-        model=Linear(), work_dir=str(tmp_path), experiment_name='test_bce_in_log',
+        model=Linear(),
+        work_dir=str(tmp_path),
+        experiment_name='test_bce_in_log',
         train_dataloader=dict(
-            dataset=data, sampler=dict(type='DefaultSampler'), batch_size=2,
-            collate_fn=dict(type='default_collate')),
+            dataset=data,
+            sampler=dict(type='DefaultSampler'),
+            batch_size=2,
+            collate_fn=dict(type='default_collate'),
+        ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         visualizer=dict(
-            type='Visualizer', name='test_bce_in_log',
-            vis_backends=[dict(type='TensorboardVisBackend')]),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None))
+            type='Visualizer',
+            name='test_bce_in_log',
+            vis_backends=[dict(type='TensorboardVisBackend')],
+        ),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None),
+    )
     runner.train()
     shown = runner.message_hub.get_scalar('train/bce/dog').current()
 
@@ -277,7 +305,7 @@ def train_half(rank, folder):
     model, inputs, target = distributed_case()
     model = DistributedDataParallel(model)
     half = slice(rank * HALF, (rank + 1) * HALF)
-    criterion = PerHeadBCELoss(loss_weight=[1., 2., 3., 4.], log_per_class=True)
+    criterion = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0, 4.0], log_per_class=True)
     loss = criterion(model(inputs[half]), target[half])
     loss.backward()
     scalars = MessageHub.get_current_instance().log_scalars
@@ -285,21 +313,26 @@ def train_half(rank, folder):
         dict(
             loss=loss.detach(),
             grads=[parameter.grad for parameter in model.parameters()],
-            logged={key: float(scalar.current()) for key, scalar in scalars.items()}),
-        f'{folder}/{rank}.pth')
+            logged={key: float(scalar.current()) for key, scalar in scalars.items()},
+        ),
+        f'{folder}/{rank}.pth',
+    )
     dist.destroy_process_group()
 
 
 def test_two_processes_give_the_gradient_of_the_global_mean(tmp_path, message_hub):
-    mp.spawn(train_half, (str(tmp_path), ), nprocs=2)
+    mp.spawn(train_half, (str(tmp_path),), nprocs=2)
     halves = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
 
     model, inputs, target = distributed_case()
-    loss = PerHeadBCELoss(loss_weight=[1., 2., 3., 4.], log_per_class=True)(model(inputs), target)
+    loss = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0, 4.0], log_per_class=True)(
+        model(inputs), target
+    )
     loss.backward()
     for half in halves:
         for grad, parameter in zip(half['grads'], model.parameters()):
             torch.testing.assert_close(grad, parameter.grad, rtol=1e-6, atol=1e-6)
         assert half['logged'] == pytest.approx(
-            {key: scalar.current() for key, scalar in message_hub.log_scalars.items()})
+            {key: scalar.current() for key, scalar in message_hub.log_scalars.items()}
+        )
     torch.testing.assert_close((halves[0]['loss'] + halves[1]['loss']) / 2, loss)

@@ -1,0 +1,1 @@
+"""Measures over a model and a data set: class maps, swap, ROAD, random heads."""

@@ -1,0 +1,1 @@
+"""Arguments, one-sentence errors and tables: what the tools share."""

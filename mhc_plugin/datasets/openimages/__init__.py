@@ -1,0 +1,1 @@
+"""OpenImages: its files, their annotations, and a subset by classes."""

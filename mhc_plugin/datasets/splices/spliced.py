@@ -1,0 +1,215 @@
+"""Images put together from tiles of single-label images, each of another class."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS
+
+from mhc_plugin.datasets.targets import MultiLabelTargets
+
+from .plan import plan_splices
+from .sources import SourceImage, read_source, same_content, same_name
+
+
+@DATASETS.register_module()
+class SplicedDataset(MultiLabelTargets, BaseDataset):
+    """Multi-label composites of the images of a single-label dataset.
+
+    A composite is a grid of tiles, each a source image of another class. Nothing is written:
+    the dataset deals out classes and images (:func:`plan_splices`), and the transform
+    :class:`ComposeTiles`, first in the pipeline, reads the tiles and puts them together. Equal
+    source, classes and seed give equal composites on any machine.
+
+    Training and test composites must not share a source image. Where the source comes with a
+    split (Imagenette's folders, Caltech-101's lists, the split of :class:`SklearnDigits`), each
+    side is spliced from its own part, and ``exclude`` on the training side names the part of
+    the test side: an image that stands in both, by name or by content, is left out of
+    training. Content is that of the file, byte for byte: a copy saved anew is another image.
+    A source in one piece is split by MMPretrain's ``KFoldDataset`` around it, with the same
+    ``fold`` and ``seed`` on both sides and ``test_mode`` on one, and ``exclude`` keeps
+    duplicates on one side there, too.
+
+    Args:
+        source (dict): Config of any single-label MMPretrain dataset. Its images are files or
+            uint8 arrays, (h, w) grey or (h, w, 3) RGB. Composites hold the arrays themselves,
+            ``length`` x cells of them.
+        classes (Sequence[str], optional): Names of the classes to use, in the order of the
+            class indices. Defaults to None, which means all classes of the source.
+        grid (tuple[int, int]): Rows and columns of tiles. Defaults to (2, 2).
+        tile_size (int): Height and width of a tile in pixels. Defaults to 112.
+        length (int): Number of composites. Defaults to 1000.
+        seed (int): Seed of the draw. Defaults to 0.
+        exclude (dict, optional): Config of a dataset none of whose images may be used, whatever
+            its class there. Defaults to None.
+        exclude_by (Sequence[str]): What makes two images the same: ``'name'``, the path below
+            the image folder of its dataset, so that a resized copy is found, and
+            ``'content'``. Leave out ``'name'`` where both sides number their files anew.
+            Defaults to both.
+        **kwargs: Other arguments of MMPretrain's ``BaseDataset``.
+
+    Raises:
+        ValueError: If an argument does not fit the others or the source.
+        FileNotFoundError: If ``data_root`` of the source does not exist.
+    """
+
+    def __init__(
+        self,
+        source: dict,
+        classes: Sequence[str] | None = None,
+        grid: tuple[int, int] = (2, 2),
+        tile_size: int = 112,
+        length: int = 1000,
+        seed: int = 0,
+        exclude: dict | None = None,
+        exclude_by: Sequence[str] = ('name', 'content'),
+        **kwargs,
+    ) -> None:
+        _check_at_least_one('tile_size', tile_size)
+        _check_at_least_one('length', length)
+        _check_grid(grid)
+        _check_seed(seed)
+        _check_exclude_by(exclude_by)
+        self.source = source
+        self.grid = tuple(grid)
+        self.tile_size = tile_size
+        self.length = length
+        self.seed = seed
+        self.exclude = exclude
+        self.exclude_by = tuple(exclude_by)
+        super().__init__(ann_file='', classes=classes, **kwargs)
+        if self.CLASSES is not None:
+            _check_classes(self.CLASSES, self.grid)
+
+    def load_data_list(self) -> list[dict]:
+        """Deal classes and images to the composites.
+
+        Returns:
+            list[dict]: One per composite: ``tiles``, the source images in the order of the
+            cells, row by row, ``tile_size``, ``gt_label``, sorted, and ``gt_cells``.
+        """
+        images, source_classes = read_source(self.source)
+        classes = self._metainfo.setdefault('classes', source_classes)
+        _check_classes(classes, self.grid)
+        _check_known(classes, source_classes)
+        pools = _pool_by_class(self._without_excluded(images), classes, source_classes)
+        rows, columns = self.grid
+        labels, positions = plan_splices(
+            [len(pool) for pool in pools], rows * columns, self.length, self.seed
+        )
+        return [
+            dict(
+                tiles=[pools[c][i].tile for c, i in zip(row, positions[composite])],
+                tile_size=self.tile_size,
+                gt_label=sorted(row),
+                gt_cells=labels[composite].reshape(rows, columns).tolist(),
+            )
+            for composite, row in enumerate(labels.tolist())
+        ]
+
+    def get_data_info(self, idx: int) -> dict:
+        """What is known of one composite.
+
+        Returns:
+            dict: ``tiles`` (list of dicts with ``img_path`` or ``img``), ``tile_size`` (int),
+            ``gt_label`` (list[int]), ``gt_score`` (float32 ``(num_classes,)``), ``gt_cells``
+            (long tensor ``(rows, columns)``, the class index in every cell), ``sample_idx``.
+        """
+        info = super().get_data_info(idx)
+        info['gt_cells'] = torch.tensor(info['gt_cells'])
+        return info
+
+    def extra_repr(self) -> list[str]:
+        """Lines that MMPretrain adds to the printed form."""
+        return [
+            f'Source: \t{self.source.get("type")}',
+            f'Grid: \t{self.grid[0]} x {self.grid[1]} tiles of {self.tile_size} px',
+            f'Seed: \t{self.seed}',
+        ]
+
+    def _without_excluded(self, images: list[SourceImage]) -> list[SourceImage]:
+        if self.exclude is None:
+            return images
+        others, _ = read_source(self.exclude)
+        by_name = same_name(images, others) if 'name' in self.exclude_by else set()
+        by_content = same_content(images, others) if 'content' in self.exclude_by else set()
+        dropped = by_name | by_content
+        if dropped:
+            print_log(
+                f'SplicedDataset: {len(dropped)} of {len(images)} source images are left out, '
+                f'because `exclude` holds them too ({len(by_name)} by name, {len(by_content)} '
+                'by content).',
+                logger='current',
+            )
+        return [image for position, image in enumerate(images) if position not in dropped]
+
+
+def _pool_by_class(
+    images: list[SourceImage], classes: Sequence[str], source_classes: Sequence[str]
+) -> list[list[SourceImage]]:
+    labels = [source_classes.index(name) for name in classes]
+    pools = {label: [] for label in labels}
+    for image in images:
+        if image.label in pools:
+            pools[image.label].append(image)
+    empty = [source_classes[label] for label, pool in pools.items() if not pool]
+    if empty:
+        raise ValueError(
+            f'Expected argument `source` to have images of every class, but none is left of '
+            f'{empty}: leave these out of `classes`, or exclude less.'
+        )
+    return [pools[label] for label in labels]
+
+
+def _check_at_least_one(argument: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f'Expected argument `{argument}` to be an int of at least 1, but got {value!r}.'
+        )
+
+
+def _check_grid(grid: Sequence[int]) -> None:
+    is_pair = isinstance(grid, Sequence) and len(grid) == 2
+    if not is_pair or not all(isinstance(size, int) and size > 0 for size in grid):
+        raise ValueError(
+            f'Expected argument `grid` to be rows and columns, both at least 1, but got {grid!r}.'
+        )
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int):
+        raise ValueError(
+            f'Expected argument `seed` to be an int, so that composites can be drawn again, but '
+            f'got {seed!r}.'
+        )
+
+
+def _check_exclude_by(exclude_by: Sequence[str]) -> None:
+    if isinstance(exclude_by, str) or not set(exclude_by) <= {'name', 'content'}:
+        raise ValueError(
+            "Expected argument `exclude_by` to hold 'name', 'content' or both, but got "
+            f'{exclude_by!r}.'
+        )
+
+
+def _check_classes(classes: Sequence[str], grid: Sequence[int]) -> None:
+    if len(set(classes)) < len(classes):
+        raise ValueError(
+            f'Expected argument `classes` to name each class once, but got {list(classes)}.'
+        )
+    if len(classes) < grid[0] * grid[1]:
+        raise ValueError(
+            f'Expected argument `grid` to have at most as many cells as there are classes '
+            f'({len(classes)}), since the cells of an image are of distinct classes, but got '
+            f'{grid[0]} x {grid[1]} = {grid[0] * grid[1]}.'
+        )
+
+
+def _check_known(classes: Sequence[str], source_classes: Sequence[str]) -> None:
+    unknown = [name for name in classes if name not in source_classes]
+    if unknown:
+        raise ValueError(
+            f'Expected argument `classes` to name classes of the source, but it has no '
+            f'{unknown}; it has {list(source_classes)}.'
+        )

@@ -1,0 +1,1 @@
+"""PASCAL VOC: its annotations, and a subset by classes."""

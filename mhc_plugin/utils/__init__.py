@@ -1,0 +1,1 @@
+"""Small things that several rooms need: seeds, hashes of tensors."""

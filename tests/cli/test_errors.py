@@ -1,0 +1,120 @@
+import urllib.error
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.registry import HOOKS, MODELS
+from torch.utils.data import DataLoader
+
+from mhc_plugin.cli.errors import explain_downloads, in_one_sentence
+
+
+def caught(function, *args, **kwargs):
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return in_one_sentence(error)
+    pytest.fail('nothing was raised')
+
+
+class Unreadable:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise ValueError('Cannot read a.jpg: it is empty.')
+
+
+class TestInOneSentence:
+    def test_misspelt_type(self):
+        assert caught(MODELS.build, dict(type='MultiHeadClsHed')) == (
+            'There is no MultiHeadClsHed in the model registry of mmpretrain; did you mean '
+            'MultiHeadClsHead or ConvMultiHeadClsHead or MultiLabelClsHead?'
+        )
+        # From MMEngine's registry, the parent.
+        assert 'did you mean EMAHook' in caught(HOOKS.build, dict(type='EMAHok'))
+
+    def test_type_that_nothing_is_close_to(self):
+        assert 'custom_imports' in caught(MODELS.build, dict(type='zzzzzz'))
+
+    @pytest.mark.parametrize(
+        ('given', 'meant'), [('droput', 'dropout'), ('num_clases', 'num_classes')]
+    )
+    def test_misspelt_argument(self, given, meant):
+        config = {'type': 'MultiHeadClsHead', 'num_classes': 2, 'in_channels': 4, given: 1}
+        assert f'no argument `{given}`; did you mean `{meant}`?' in caught(MODELS.build, config)
+
+    def test_misspelt_argument_of_a_subclass_that_hands_it_on(self):
+        config = dict(type='ConvMultiHeadClsHead', num_classes=2, in_channels=4, conv_chanels=1)
+        assert 'did you mean `conv_channels`?' in caught(MODELS.build, config)
+
+    def test_argument_of_a_data_loader(self):
+        assert caught(DataLoader, [1], batchsize=2) == (
+            'DataLoader takes no argument `batchsize`; did you mean `batch_size`?'
+        )
+
+    def test_error_in_a_worker(self):
+        sentence = caught(lambda: list(DataLoader(Unreadable(), num_workers=1)))
+        assert sentence == 'ValueError: Cannot read a.jpg: it is empty.'
+
+    def test_missing_file(self):
+        sentence = caught(open, '/not/there.txt')
+        assert sentence.startswith('No such file or directory: /not/there.txt.')
+        assert 'MHC_DATA_ROOT' in sentence
+
+    def test_error_without_a_message(self):
+
+        def fail():
+            raise AssertionError
+
+        assert caught(fail).startswith(f'AssertionError in {__file__}, line')
+
+    @pytest.mark.parametrize(
+        ('error', 'sentence'),
+        [
+            (ValueError('Expected a.'), 'Expected a.'),
+            (FileNotFoundError('There is no config a.'), 'There is no config a.'),
+            (IndexError('list index out of range'), 'IndexError: list index out of range'),
+            (KeyError('img_path'), 'KeyError: img_path'),
+        ],
+    )
+    def test_sentences_stand_alone_and_others_get_a_name(self, error, sentence):
+        assert in_one_sentence(error) == sentence
+
+
+class TestExplainDownloads:
+    @pytest.fixture
+    def cfg(self):
+        init_cfg = dict(type='Pretrained', checkpoint='https://example.org/a.pth')
+        return Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+
+    def test_weights_of_the_backbone(self, cfg):
+        with pytest.raises(
+            ConnectionError,
+            match=r'download https://example.org/a.pth \(.*no route'
+            r'.*--backbone-weights PATH.*--backbone-weights none',
+        ):
+            with explain_downloads(cfg):
+                raise urllib.error.URLError('no route')
+
+    def test_cause_of_another_error(self, cfg):
+        error = RuntimeError('building failed')
+        error.__cause__ = urllib.error.URLError('no route')
+        with pytest.raises(ConnectionError, match='no route'), explain_downloads(cfg):
+            raise error
+
+    def test_timms_model(self):
+        backbone = dict(type='TIMMBackbone', model_name='resnet18', pretrained=True)
+        with pytest.raises(ConnectionError, match='the weights of resnet18'):
+            with explain_downloads(Config(dict(model=dict(backbone=backbone)))):
+                raise urllib.error.URLError('no route')
+
+    def test_checkpoint(self):
+        cfg = Config(dict(model=dict(), load_from='https://example.org/b.pth'))
+        with pytest.raises(ConnectionError, match=r'b\.pth.*name a local copy of the checkpoint'):
+            with explain_downloads(cfg):
+                raise urllib.error.URLError('no route')
+
+    def test_other_errors_pass(self, cfg):
+        with pytest.raises(OSError, match='disk full'):
+            with explain_downloads(cfg):
+                raise OSError('disk full')

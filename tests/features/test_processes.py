@@ -1,0 +1,46 @@
+"""Processes that wait for one another, and fail together."""
+
+import pickle
+
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mhc_plugin.features.processes import Processes
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def in_each(rank, folder):
+    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    processes, notes = Processes(), []
+    notes.append(processes.from_main(lambda: ('from', rank)))
+    processes.each(lambda: notes.append(('each', rank)))
+    with pytest.raises(ValueError, match='of 0'):
+        processes.from_main(lambda: fail(f'of {rank}'))
+    for failing in range(2):
+        with pytest.raises(ValueError, match=f'of {failing}'):
+            processes.each(lambda failing=failing: fail(f'of {rank}') if rank == failing else None)
+    with open(f'{folder}/{rank}.pkl', 'wb') as file:
+        pickle.dump((processes.rank, processes.number, processes.is_main, notes), file)
+    dist.destroy_process_group()
+
+
+def test_two_processes(tmp_path):
+    mp.spawn(in_each, (str(tmp_path),), nprocs=2)
+    seen = [pickle.loads((tmp_path / f'{rank}.pkl').read_bytes()) for rank in range(2)]
+    assert seen[0] == (0, 2, True, [('from', 0), ('each', 0)])
+    assert seen[1] == (1, 2, False, [('from', 0), ('each', 1)])
+
+
+def test_one_process():
+    processes, notes = Processes(), []
+    assert processes.from_main(lambda: 3) == 3
+    processes.each(lambda: notes.append(1))
+    assert notes == [1]
+    with pytest.raises(KeyError):
+        processes.each(lambda: {}[0])
+    with pytest.raises(KeyError):
+        processes.from_main(lambda: {}[0])

@@ -1,0 +1,93 @@
+"""Data samples as JSON and back."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.structures import DataSample, MultiTaskDataSample
+
+from mhc_plugin.features.sample_codec import decode_sample, encode_sample, packs_labels_of_info
+
+
+def through_json(sample, info, later=None):
+    return decode_sample(json.loads(json.dumps(encode_sample(sample, info))), later or info)
+
+
+def full_sample():
+    sample = DataSample().set_gt_label([0, 2]).set_gt_score(torch.tensor([1.0, 0.0, 1.0]))
+    metainfo = dict(
+        img_path='/a/b.jpg',
+        sample_idx=3,
+        ori_shape=(20, 16),
+        scale_factor=(1.0, np.float64(0.8)),
+        flip=True,
+        flip_direction=None,
+        nested=[(1, 'x'), [2.5]],
+    )
+    for name, value in metainfo.items():
+        sample.set_field(value, name, field_type='metainfo')
+    sample.set_field(torch.tensor([[0, 1], [2, 1]]), 'gt_cells')
+    sample.set_field(torch.empty(0, 4), 'gt_bboxes')
+    sample.set_field(torch.tensor([True, False]), 'gt_bbox_difficult')
+    sample.set_field(np.array([[1, 2]], np.int16), 'array')
+    sample.set_field(torch.tensor([1 / 3, 1e-30], dtype=torch.float64), 'exact')
+    return sample
+
+
+INFO = dict(img_path='/a/b.jpg', sample_idx=3, gt_label=[0, 2], gt_score=np.array([1, 0, 1.0]))
+
+
+def test_everything_comes_back_as_it_was():
+    sample = full_sample()
+    decoded = through_json(sample, INFO)
+    assert set(decoded.keys()) == set(sample.keys())
+    assert set(decoded.metainfo_keys()) == set(sample.metainfo_keys())
+    for name, value in sample.all_items():
+        other = getattr(decoded, name)
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == other.dtype
+            assert value.shape == other.shape
+            assert torch.equal(value, other), name
+        elif isinstance(value, np.ndarray):
+            assert value.dtype == other.dtype
+            assert np.array_equal(value, other)
+        else:
+            assert value == other
+            assert type(value) is type(other)
+
+
+def test_paths_and_labels_are_those_of_today():
+    later = dict(
+        img_path='/moved/b.jpg', sample_idx=3, gt_label=[1], gt_score=np.array([0, 1, 0.0])
+    )
+    encoded = encode_sample(full_sample(), INFO)
+    assert '/a/b.jpg' not in json.dumps(encoded)
+    assert packs_labels_of_info(encoded)
+    decoded = decode_sample(encoded, later)
+    assert decoded.img_path == '/moved/b.jpg'
+    assert decoded.gt_label.tolist() == [1]
+    assert decoded.gt_score.tolist() == [0, 1, 0]
+
+
+def test_labels_that_the_pipeline_changed_are_kept():
+    encoded = encode_sample(full_sample(), dict(INFO, gt_label=[1]))
+    assert not packs_labels_of_info(encoded)
+    assert decode_sample(encoded, dict(INFO, gt_label=[1])).gt_label.tolist() == [0, 2]
+
+
+def test_cells_that_were_flipped_are_kept_and_others_are_named():
+    cells = torch.tensor([[0, 1], [2, 1]])
+    same = encode_sample(full_sample(), dict(INFO, gt_cells=cells))
+    flipped = encode_sample(full_sample(), dict(INFO, gt_cells=cells.flip(1)))
+    assert 'gt_cells' in same['data_of_info']
+    assert torch.equal(decode_sample(flipped, INFO).gt_cells, cells)
+
+
+def test_what_cannot_be_stored_is_refused():
+    sample = DataSample()
+    sample.set_field({1: 2}, 'boxes')
+    with pytest.raises(ValueError, match='The pipeline packs `boxes`, a `dict`, which the f'):
+        encode_sample(sample, {})
+    with pytest.raises(ValueError, match=r'a `DataSample`.* but got `MultiTaskDataSample`'):
+        encode_sample(MultiTaskDataSample(), {})
