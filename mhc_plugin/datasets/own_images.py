@@ -7,7 +7,7 @@ from mmengine.fileio import join_path
 from mmpretrain.datasets import BaseDataset, MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
-from .data_root import check_path
+from .annotation_files import check_path
 from .targets import MultiLabelTargets
 
 
