@@ -1,7 +1,9 @@
 from .annotation_files import AnnotationError
 from .choose import choose_classes, choose_images
+from .class_lists import class_list_difference, num_classes_difference
 from .openimages.subset import OpenImagesSubset
-from .own_images import CSVMultiLabelDataset, JSONMultiLabelDataset
+from .own_images.csv_labels import CSVMultiLabelDataset
+from .own_images.json_labels import JSONMultiLabelDataset
 from .splices.single_label import Imagenette, SklearnDigits
 from .splices.spliced import SplicedDataset
 from .transforms import *
@@ -18,4 +20,6 @@ __all__ = [
     'VOCSubset',
     'choose_classes',
     'choose_images',
+    'class_list_difference',
+    'num_classes_difference',
 ]

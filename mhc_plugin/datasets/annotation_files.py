@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import mmengine.fileio as fileio
+
 
 class AnnotationError(ValueError):
     """An annotation file says something that it should not.
@@ -55,6 +57,33 @@ def missing_data(path: str, argument: str) -> str:
         'MHC_DATA_ROOT to the folder that holds the datasets, or put them there '
         '(without MHC_DATA_ROOT our configs look in `data`).'
     )
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text file in UTF-8, or in UTF-16 where it begins with a byte order mark.
+
+    Raises:
+        AnnotationError: If it is neither; the error names the line.
+    """
+    content = fileio.get(os.fspath(path))
+    encoding = 'utf-16' if content.startswith((b'\xff\xfe', b'\xfe\xff')) else 'utf-8-sig'
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = None if encoding == 'utf-16' else len((content[: error.start] + b'.').splitlines())
+        raise AnnotationError(
+            f'Expected text in UTF-8, but got the bytes '
+            f'{content[error.start : error.start + 4]!r}; save the file as UTF-8.',
+            path,
+            line,
+        ) from None
+    if '\0' in text:
+        raise AnnotationError(
+            'Expected text in UTF-8, but got zero bytes; save the file as UTF-8.',
+            path,
+            text[: text.index('\0')].count('\n') + 1,
+        )
+    return text
 
 
 @contextmanager

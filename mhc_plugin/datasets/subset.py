@@ -146,13 +146,13 @@ class SubsetMixin(MultiLabelTargets, ABC):
         self.full_init()
         return self.data_list.labels.positives(range(len(self))[idx]).tolist()
 
-    def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline; boxes enter only those that keep the whole image."""
+    def pipeline_input(self, idx: int) -> dict:
+        """What the pipeline is given; boxes enter only those that keep the whole image."""
         sample = self.get_data_info(idx)
         if not keeps_whole_image(self.pipeline.transforms):
             for key in BOX_KEYS:
                 sample.pop(key, None)
-        return self.pipeline(sample)
+        return sample
 
     def _get_unserialized_subset(self, indices: Sequence[int] | int) -> SampleTable:
         if isinstance(indices, int):
