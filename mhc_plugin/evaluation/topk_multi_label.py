@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall, F1 and Hamming loss of the k best ranked classes."""
+"""Accuracy, precision, recall, F1 and Hamming distance of the k best ranked classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +35,8 @@ class TopKMultiLabelMetric(BaseMetric):
     Args:
         topk (int | Sequence[int]): One k or several, in 1..num_classes.
         items (Sequence[str]): Which of ``'accuracy'``, ``'precision'``, ``'recall'``, ``'f1'``
-            and ``'hamming_loss'`` to report. Defaults to all five.
+            and ``'hamming_distance'`` (the Hamming loss, HL, of papers) to report. Defaults to all
+            five.
         average (str, optional): ``'macro'``, ``'micro'`` or None. Defaults to ``'macro'``.
         collect_device (str): ``'cpu'`` or ``'gpu'``, where results of several processes are
             collected. Defaults to ``'cpu'``.
