@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mhc_plugin.functional.average_precision import EVAL_MODES, average_precision
 from mhc_plugin.functional.checks import check_choice
+from mhc_plugin.utils.logs import log_table
 
-from .samples import class_names, in_test_loop, log_table, read_scores, stack_scores
+from .samples import class_names, in_test_loop, read_scores, stack_scores
 
 
 @METRICS.register_module()

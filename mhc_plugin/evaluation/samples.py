@@ -1,13 +1,10 @@
-"""What our metrics read from data samples and write to the log."""
+"""What our metrics read from data samples."""
 
 from collections.abc import Sequence
-from io import StringIO
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmpretrain.structures import label_to_onehot
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 
@@ -93,10 +90,3 @@ def class_names(dataset_meta: dict | None, num_classes: int) -> list[str]:
 def in_test_loop() -> bool:
     """Whether a Runner is testing (its RuntimeInfoHook says so), and tables are welcome."""
     return MessageHub.get_current_instance().get_info('loop_stage') == 'test'
-
-
-def log_table(table: Table) -> None:
-    """Write a table to MMEngine's log, console and file alike."""
-    text = StringIO()
-    Console(file=text, width=120, color_system=None).print(table)
-    MMLogger.get_current_instance().info('\n' + text.getvalue().rstrip())

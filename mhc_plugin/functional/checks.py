@@ -37,19 +37,24 @@ def check_scores_and_target(scores: Tensor, target: Tensor) -> None:
             'Expected argument `target` to have the shape of `scores`, '
             f'{tuple(scores.shape)}, but got {tuple(target.shape)}.'
         )
-    bad = scores.isnan()
-    if bad.any():
-        sample, label = bad.nonzero()[0].tolist()
-        raise ValueError(
-            'Expected argument `scores` to hold no NaN, but got one for sample '
-            f'{sample}, class {label}. Look for a diverged training.'
-        )
+    check_no_nan(scores)
     bad = ~((target == 1) | (target == 0) | (target == -1))
     if bad.any():
         sample, label = bad.nonzero()[0].tolist()
         raise ValueError(
             'Expected argument `target` to hold only 1, 0 and -1 (unknown), but got '
             f'{target[sample, label].item():g} for sample {sample}, class {label}.'
+        )
+
+
+def check_no_nan(scores: Tensor) -> None:
+    """Raise ``ValueError`` if scores ``(N, num_classes)`` hold NaN: whoever hands them out asks."""
+    bad = scores.isnan()
+    if bad.any():
+        sample, label = bad.nonzero()[0].tolist()
+        raise ValueError(
+            'Expected argument `scores` to hold no NaN, but got one for sample '
+            f'{sample}, class {label}. Look for a diverged training.'
         )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_scores_and_target
+from .checks import check_no_nan, check_scores_and_target
 from .topk import check_topk, format_topk, topk_masks
 
 
@@ -28,7 +28,7 @@ def predicted_mask(
     """Mark the classes that scores predict.
 
     Args:
-        scores (Tensor): (N, num_classes), without NaN.
+        scores (Tensor): (N, num_classes).
         thr (float | Sequence[float] | Tensor, optional): Scores from here on are predicted; one
             number, or one per class. It counts if ``topk`` is given, too, as in MMPretrain.
         topk (int, optional): The k highest scores are predicted; ties go to the lower index.
@@ -37,9 +37,10 @@ def predicted_mask(
         Tensor: bool (N, num_classes).
 
     Raises:
-        ValueError: If neither is given, or there are not as many thresholds as classes or fewer
-            classes than ``topk``.
+        ValueError: If a score is NaN, neither is given, or there are not as many thresholds as
+            classes or fewer classes than ``topk``.
     """
+    check_no_nan(scores)
     num_classes = scores.shape[1]
     if thr is not None:
         thr = torch.as_tensor(thr, dtype=torch.float64, device=scores.device)

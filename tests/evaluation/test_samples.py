@@ -1,9 +1,8 @@
 import pytest
 import torch
 from mmpretrain.structures import DataSample
-from rich.table import Table
 
-from mhc_plugin.evaluation.samples import class_names, log_table, read_scores, stack_scores
+from mhc_plugin.evaluation.samples import class_names, read_scores, stack_scores
 
 
 def test_targets_from_scores_and_from_labels():
@@ -51,14 +50,3 @@ def test_stack():
 def test_class_names():
     assert class_names(None, 2) == class_names(dict(classes=['a']), 2) == ['0', '1']
     assert class_names(dict(classes=('a', 'b')), 2) == ['a', 'b']
-
-
-def test_table_is_plain_text_in_the_log(log, monkeypatch):
-    monkeypatch.setenv('FORCE_COLOR', '1')
-    table = Table('class', title='Title')
-    table.add_row('cat')
-    log_table(table)
-    text = log()
-    assert 'cat' in text
-    assert 'Title' in text
-    assert '\x1b' not in text
