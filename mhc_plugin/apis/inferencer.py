@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 
 from mhc_plugin.class_maps import predictions_with_maps, unwrap_classifier
 from mhc_plugin.class_maps.display import packed_to_rgb
+from mhc_plugin.class_maps.fonts import font_families, missing_glyphs_were_told
 from mhc_plugin.class_maps.panels import MapView, draw_panel
 from mhc_plugin.datasets.images import Image, ImagePipeline, batches, list_images
 from mhc_plugin.functional.thresholds import predicted_mask
@@ -243,15 +244,18 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         else:
             visualizer = self.visualizer or UniversalVisualizer()
             self.visualizer = visualizer
-            visualizer.visualize_cls(
-                image,
-                sample,
-                classes=self.classes,
-                resize=448,
-                draw_gt=False,
-                name=name,
-                out_file=str(picture),
-            )
+            fonts = font_families([name, *self.classes], visualizer.DEFAULT_TEXT_CFG['family'])
+            with missing_glyphs_were_told():
+                visualizer.visualize_cls(
+                    image,
+                    sample,
+                    classes=self.classes,
+                    resize=448,
+                    draw_gt=False,
+                    text_cfg=dict(family=fonts),
+                    name=name,
+                    out_file=str(picture),
+                )
         sample.set_metainfo(dict(picture=str(picture)))
 
     def _rule(self, thr, topk: int | None) -> tuple:
