@@ -146,7 +146,8 @@ def test_nothing_is_trained_for_measures_that_cannot_be_had(
     tool, tmp_path, monkeypatch, capsys, options, sentence
 ):
     if '--road' in options:
-        monkeypatch.setitem(sys.modules, 'pytorch_grad_cam', None)
+        for module in ('pytorch_grad_cam', 'pytorch_grad_cam.metrics.road'):
+            monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit) as ended:
         tool('evaluate_maps', '--model', TINY, '--work-dir', 'runs', *options)
     assert ended.value.code == 1
