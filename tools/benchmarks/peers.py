@@ -178,7 +178,7 @@ def read_part(model: nn.Module, dataset: Dataset, num_classes: int, path: Path) 
             if target is None:
                 target = torch.zeros(num_classes).index_fill(0, sample.gt_label, 1)
             targets.append(target.float())
-            samples.append({key: sample.get(key) for key in sample.keys() if key != 'gt_score'})
+            samples.append({k: v for k, v in sample.to_dict().items() if k != 'gt_score'})
         inputs = model.data_preprocessor(dict(inputs=torch.stack(images)))['inputs']
         maps.append(model.extract_feat(inputs, stage='backbone')[-1].contiguous().half())
     part = dict(maps=torch.cat(maps), targets=torch.stack(targets), samples=samples)
