@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-import mhc_plugin  # noqa: F401
+import mhc_plugin.apis  # noqa: F401 (before `analysis`)
 from mhc_plugin.analysis.road import road
 from mhc_plugin.analysis.swap_test import SwappedSplices
 from mhc_plugin.apis import load_config
