@@ -103,25 +103,6 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         """Raise ValueError if a backbone with so many outputs cannot feed the heads."""
         self.feeds.check_num_features(num_features)
 
-    def reduce_features(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave of the features what this head reads.
-
-        Args:
-            feats (tuple[Tensor]): Features ``(N, C, h, w)`` or ``(N, C)``.
-
-        Returns:
-            tuple[Tensor]: As many features in the same order: unread ones as ``(N, 0)``, read
-            ones pooled to ``(N, C)`` unless the head needs maps. The head gives the same logits
-            for both tuples.
-        """
-        read = {stage % len(feats) for stage in self.stages}
-        return tuple(
-            x.new_empty(len(x), 0)
-            if i not in read
-            else (x if self.needs_maps else self.global_pool(x))
-            for i, x in enumerate(feats)
-        )
-
     # ---- forward
 
     def pre_pool(self, feats: tuple[Tensor, ...]) -> list[Tensor]:

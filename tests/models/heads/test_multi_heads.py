@@ -251,18 +251,6 @@ def test_class_maps_are_feature_times_gradient(cfg):
         torch.testing.assert_close(maps[:, c], expected[:, 0].clamp(min=0), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize('cfg', ALL, ids=case_id)
-def test_reduced_features_give_the_same_logits(cfg):
-    head = build(cfg).eval()
-    feats = (torch.zeros(5, 1, 2, 2), *features(cfg, torch.float32))
-    if cfg['connection'] == 'stages':
-        feats = feats[1:]
-    reduced = head.reduce_features(feats)
-    assert len(reduced) == len(feats)
-    assert all(x.dim() == 2 for x in reduced) or head.needs_maps
-    torch.testing.assert_close(head(reduced), head(feats))
-
-
 def test_split_heads_are_copies_with_dtype_and_format_kept():
     head = build(dict(type='ConvMultiHeadClsHead', in_channels=20, connection='all'))
     head.to(torch.bfloat16).to(memory_format=torch.channels_last).eval()
