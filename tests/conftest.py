@@ -8,6 +8,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -76,12 +77,21 @@ def make_image():
     return make
 
 
+def pytest_runtest_setup(item):
+    """Skip a test that needs a GPU where there is none."""
+    if item.get_closest_marker('cuda') and not torch.cuda.is_available():
+        pytest.skip('needs a GPU')
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Skip a test that meets a missing optional package, with the sentence that names its extra."""
+    """Skip a test that meets a missing optional package, with the sentence that names its extra.
+
+    An error of a package that is there, such as a name that it has no more, is a failure.
+    """
     try:
         return (yield)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         if 'pip install "mhc_plugin[' not in str(error):
             raise
         pytest.skip(str(error))
