@@ -18,6 +18,7 @@ import mhc_plugin  # noqa: F401
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs' / 'mhc').glob('*.py'))
 HEADS = dict(
+    attention='AttentionMultiHeadClsHead',
     baseline='MultiLabelLinearClsHead',
     convfc='ConvClsHead',
     multifc='MultiHeadClsHead',

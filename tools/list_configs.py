@@ -27,6 +27,7 @@ HEADS = {
     'baseline': "MMPretrain's `MultiLabelLinearClsHead`",
     'convfc': '`ConvClsHead`, 16 channels',
     'convfc-wide': '`ConvClsHead`, 160 channels',
+    'attention': '`AttentionMultiHeadClsHead`',
     'multifc': '`MultiHeadClsHead`',
     'multifc-channels': '`MultiHeadClsHead`, each head a slice of the channels',
     'multifc-stages': "`MultiHeadClsHead`, heads on the backbone's last two stages",

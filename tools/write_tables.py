@@ -29,6 +29,7 @@ HEADS = {
     'multiconv': 'MultiConv',
     'convfc': 'ConvFC, 16 channels',
     'convfc-wide': 'ConvFC, 160 channels',
+    'attention': 'attention',
 }
 # Title, name of the score, digits, and the level of chance: a name, a figure, or None.
 PRECISION = ('top-4 precision', 'multi-label/precision_top4_micro', 1, 40.0)
@@ -174,7 +175,7 @@ TABLES = {
     'combined0': scores(
         'maps_combined0_sgd',
         [PRECISION, MEAN_AP, GRID_PG],
-        ('baseline', 'multifc', 'multiconv', 'convfc-wide'),
+        ('baseline', 'multifc', 'multiconv', 'convfc-wide', 'attention'),
     ),
     'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
     'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
