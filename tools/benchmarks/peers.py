@@ -18,7 +18,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import MultiLabelClsHead
 from mmpretrain.registry import DATASETS, METRICS, MODELS
 from mmpretrain.structures import DataSample
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -35,7 +34,7 @@ from mhc_plugin.functional.swap import logit_std, swap_effects
 from mhc_plugin.functional.topk import label_scores, topk_counts
 from mhc_plugin.utils.seeding import seeded
 
-from .timing import medians
+from .timing import medians, print_table
 
 BATCH = 128
 
@@ -354,7 +353,7 @@ def run(args: argparse.Namespace) -> None:
                 path.write_text(json.dumps(record, indent=1))
                 print(name, seed, record, flush=True)
             records.setdefault(name, []).append(json.loads(path.read_text()))
-    Console(width=170).print(table(args, records, costs(args, parts['train'], len(classes))))
+    print_table(table(args, records, costs(args, parts['train'], len(classes))))
 
 
 def costs(args: argparse.Namespace, part: Part, num_classes: int) -> dict[str, dict[str, float]]:
