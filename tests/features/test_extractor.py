@@ -13,6 +13,7 @@ from mhc_plugin.features.extractor import FeatureExtractor
 from mhc_plugin.features.loader import cached_loader
 from mhc_plugin.features.options import CacheOptions
 from mhc_plugin.models import (
+    AttentionMultiHeadClsHead,
     ConvMultiHeadClsHead,
     FeatureDataPreprocessor,
     FrozenBackboneClassifier,
@@ -58,8 +59,8 @@ class ShiftingNeck(nn.Module):
 class SquaringHead(MultiHeadClsHead):
     """Does something to maps before it pools them, and does not say so."""
 
-    def pre_pool(self, feats):
-        return [x * x for x in super().pre_pool(feats)]
+    def score(self, feats, with_maps=False):
+        return super().score([x * x for x in feats], with_maps)
 
 
 @MODELS.register_module(force=True)
@@ -101,7 +102,14 @@ MODELS_AND_SHAPES = dict(
     multifc=(dict(), [(12,)]),
     max=(dict(head=dict(pool='max')), [(12,)]),
     lse=(dict(head=dict(pool='lse', lse_r=3.0)), [(12,)]),
+    normalized=(dict(head=dict(normalize='root')), [(12,)]),
+    normalized_maximum=(dict(head=dict(normalize='image', pool='max')), [(12,)]),
+    attention=(dict(head=dict(type='AttentionMultiHeadClsHead')), [(12, 2, 2)]),
     maps=(dict(head=dict(), store='maps'), [(12, 2, 2)]),
+    maps_of_one_stage=(
+        dict(backbone=TWO_STAGES, head=dict(type='ConvMultiHeadClsHead', conv_channels=4)),
+        [(0,), (12, 2, 2)],
+    ),
     multiconv=(dict(head=dict(type='ConvMultiHeadClsHead', conv_channels=4)), [(12, 2, 2)]),
     baseline=(dict(head=LINEAR, neck=GAP), [(12,)]),
     baseline_maps=(dict(head=LINEAR, neck=GAP, store='maps'), [(12, 2, 2)]),
@@ -151,9 +159,8 @@ def runner_of(images, work_dir, backbone=None, store='auto', **kwargs):
 
 def head_pool(head, feats):
     """What a head makes of its features before anything of its own acts on them."""
-    if type(head) in (MultiHeadClsHead, ConvMultiHeadClsHead) and not head.needs_maps:
-        return tuple(head.global_pool(x) if x.dim() == 4 else x for x in feats)
-    return feats
+    own = (MultiHeadClsHead, ConvMultiHeadClsHead, AttentionMultiHeadClsHead)
+    return head.pool_features(feats) if type(head) in own else feats
 
 
 @pytest.mark.parametrize('name', MODELS_AND_SHAPES)
