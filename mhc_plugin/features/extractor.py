@@ -18,7 +18,7 @@ OWNED = {
     FeatureDataPreprocessor: ('forward', 'cast_data', '__call__'),
 }
 # What of a head decides which features it reads.
-READING = ('forward', 'pre_logits', 'loss', 'predict')
+READING = ('forward', 'pre_logits', 'loss', 'predict', 'stages', 'reduction')
 
 
 class FeatureExtractor(nn.Module):

@@ -109,7 +109,14 @@ MODELS_AND_SHAPES = dict(
     multifc=(dict(), [(12,)]),
     max=(dict(head=dict(pool='max')), [(12,)]),
     lse=(dict(head=dict(pool='lse', lse_r=3.0)), [(12,)]),
+    normalized=(dict(head=dict(normalize='root')), [(12,)]),
+    normalized_maximum=(dict(head=dict(normalize='image', pool='max')), [(12,)]),
+    attention=(dict(head=dict(type='AttentionMultiHeadClsHead')), [(12, 2, 2)]),
     maps=(dict(head=dict(), store='maps'), [(12, 2, 2)]),
+    maps_of_one_stage=(
+        dict(backbone=TWO_STAGES, head=dict(type='ConvMultiHeadClsHead', conv_channels=4)),
+        [(0,), (12, 2, 2)],
+    ),
     multiconv=(dict(head=dict(type='ConvMultiHeadClsHead', conv_channels=4)), [(12, 2, 2)]),
     baseline=(dict(head=LINEAR, neck=GAP), [(12,)]),
     baseline_maps=(dict(head=LINEAR, neck=GAP, store='maps'), [(12, 2, 2)]),
@@ -138,7 +145,6 @@ MODELS_AND_SHAPES = dict(
     tokens=(dict(backbone=TOKENS, head=dict(LINEAR, in_channels=1), neck=GAP), [(16, 12)]),
     head_before_pool=(dict(head=dict(type='SquaringHead')), [(12, 2, 2)]),
     head_before_score=(dict(head=dict(type='PeakHead')), [(12, 2, 2)]),
-    normalized=(dict(head=dict(normalize='position')), [(12,)]),
     head_of_other_stage=(
         dict(backbone=TWO_STAGES, head=dict(type='LastStageHead', in_channels=8)),
         [(8, 4, 4), (12, 2, 2)],

@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -129,12 +129,10 @@ class FeatureStore:
         """
         damaged = entry.damaged_chunks(entry.layout())
         # Nobody may write where a cache is shared for reading; to say so is still of use.
-        with (
-            suppress(EntryInUseError, ValueError, OSError),
-            self.lock(entry) if damaged else nullcontext(),
-        ):
-            for chunk in damaged:
-                entry.mark_path(chunk).unlink(missing_ok=True)
+        if damaged:
+            with suppress(EntryInUseError, ValueError, OSError), self.lock(entry):
+                for chunk in damaged:
+                    entry.mark_path(chunk).unlink(missing_ok=True)
         return damaged
 
     def prune(self, max_bytes: int | None = None, unused_days: float | None = None) -> list[Entry]:

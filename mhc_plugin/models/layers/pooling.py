@@ -72,7 +72,8 @@ class GlobalPool(nn.Module):
     def __init__(self, mode: str = 'avg', r: float = 10.0) -> None:
         super().__init__()
         self.mode = mode
-        self.r = r
+        # Where it has no effect it makes no difference to what a feature store calls the same.
+        self.r = r if mode == 'lse' else None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
