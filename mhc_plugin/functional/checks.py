@@ -69,12 +69,13 @@ def check_number(
     check_argument(holds, name, expected, repr(value))
 
 
-def check_scores_and_target(scores: Tensor, target: Tensor) -> None:
+def check_scores_and_target(scores: Tensor, target: Tensor, first: int = 0) -> None:
     """Check the scores and targets of a multi-label task.
 
     Args:
         scores (Tensor): Scores of any real dtype, ``(N, num_classes)``.
         target (Tensor): 1, 0 or -1 (unknown), same shape.
+        first (int): Number of the first sample, for the sentence. Defaults to 0.
 
     Raises:
         ValueError: If the shapes are not ``(N, num_classes)`` with at least one sample and one
@@ -92,19 +93,24 @@ def check_scores_and_target(scores: Tensor, target: Tensor) -> None:
         f'to have the shape of `scores`, {tuple(scores.shape)}',
         tuple(target.shape),
     )
-    bad = scores.isnan()
-    if bad.any():
-        sample, label = bad.nonzero()[0].tolist()
-        raise ValueError(
-            'Expected argument `scores` to hold no NaN, but got one for sample '
-            f'{sample}, class {label}. Look for a diverged training.'
-        )
+    check_no_nan(scores, first)
     bad = ~((target == 1) | (target == 0) | (target == -1))
     if bad.any():
         sample, label = bad.nonzero()[0].tolist()
         raise ValueError(
             'Expected argument `target` to hold only 1, 0 and -1 (unknown), but got '
-            f'{target[sample, label].item():g} for sample {sample}, class {label}.'
+            f'{target[sample, label].item():g} for sample {first + sample}, class {label}.'
+        )
+
+
+def check_no_nan(scores: Tensor, first: int = 0) -> None:
+    """Raise ``ValueError`` if scores ``(N, num_classes)`` hold NaN: whoever hands them out asks."""
+    bad = scores.isnan()
+    if bad.any():
+        sample, label = bad.nonzero()[0].tolist()
+        raise ValueError(
+            'Expected argument `scores` to hold no NaN, but got one for sample '
+            f'{first + sample}, class {label}. Look for a diverged training.'
         )
 
 

@@ -86,15 +86,19 @@ def is_empty(maps: Tensor) -> Tensor:
     return maps.flatten(1).amax(1) == 0
 
 
-def grid_pointing_game(maps: Tensor, cells: Tensor) -> GridPointing:
+def grid_pointing_game(
+    maps: Tensor, cells: Tensor, size: tuple[int, int] | None = None
+) -> GridPointing:
     """Grid pointing game: where the mass of the maps of a spliced image lies.
 
     After Böhle, Fritz and Schiele, *Convolutional Dynamic Alignment Networks for Interpretable
     Classifications*, CVPR 2021. With R x C cells, chance is 1 / (R C).
 
     Args:
-        maps (Tensor): Maps of all classes at input resolution, ``(num_classes, height, width)``.
+        maps (Tensor): Maps of all classes, ``(num_classes, h, w)``.
         cells (Tensor): The class in every cell, int64 ``(rows, columns)``; cells are of one size.
+        size (tuple[int, int], optional): Height and width of the input, to which the maps of the
+            classes in ``cells`` are resized bilinearly. Defaults to None: as they are.
 
     Returns:
         GridPointing: Classes, shares, chance and which maps are empty.
@@ -109,11 +113,11 @@ def grid_pointing_game(maps: Tensor, cells: Tensor) -> GridPointing:
             f'0..{len(maps) - 1}, but got {cells.tolist()}.'
         )
     classes = cells.unique()
-    size = maps.shape[1:]
+    own_maps = maps[classes] if size is None else resize_maps(maps[classes], size)
+    size = own_maps.shape[1:]
     cell_masks = torch.stack([box_coverage(box.unsqueeze(0), size) for box in _cell_boxes(cells)])
     belongs = (cells.flatten() == classes.unsqueeze(1)).double()
     class_masks = belongs @ cell_masks.flatten(1)
-    own_maps = maps[classes]
     shares = _normalise(own_maps) @ class_masks.T
     return GridPointing(classes, shares, belongs.mean(1), is_empty(own_maps))
 
