@@ -225,6 +225,17 @@ def test_scores_that_are_nan_are_not_measured(tiny_model, dataset):
         evaluate_maps(dict(a=tiny_model), dataset, [dict(type='MapCorrelation')])
 
 
+def test_completeness_is_that_of_heads_which_say_what_they_add(tiny_model, dataset):
+    sharp = copy.deepcopy(tiny_model)
+    sharp.head.pool = sharp.head.global_pool.mode = 'lse'
+    found = evaluate_maps(dict(mean=tiny_model, lse=sharp), dataset, [])
+    assert found['mean']['completeness'] == pytest.approx(100, abs=1e-3)
+    assert found['lse']['completeness'] < 99.9
+    assert (
+        'completeness' not in evaluate_maps(dict(a=tiny_model), dataset, [], method='GradCAM')['a']
+    )
+
+
 def test_post_hoc_methods_are_measured_too(tiny_model, dataset):
     found = evaluate_maps(dict(a=tiny_model), dataset, GRID, method='GradCAM')['a']
     inherent = evaluate_maps(dict(a=tiny_model), dataset, GRID)['a']
