@@ -27,10 +27,10 @@ HEADS = {
     'baseline': "MMPretrain's `MultiLabelLinearClsHead`",
     'convfc': '`ConvClsHead`, 16 channels',
     'convfc-wide': '`ConvClsHead`, 160 channels',
-    'attention': '`AttentionMultiHeadClsHead`',
     'multifc': '`MultiHeadClsHead`',
     'multifc-channels': '`MultiHeadClsHead`, each head a slice of the channels',
     'multifc-stages': "`MultiHeadClsHead`, heads on the backbone's last two stages",
+    'multiatt': '`AttentionMultiHeadClsHead`',
     'multiconv': '`ConvMultiHeadClsHead`',
     'multiconv-channels': '`ConvMultiHeadClsHead`, each head a slice of the channels',
     'multiconv-stages': "`ConvMultiHeadClsHead`, heads on the backbone's last two stages",
@@ -48,8 +48,10 @@ DATA = {
     'combined1': ('splices of Caltech-101', 'sgd_300e', [*BACKBONES], WHOLE),
     'voc': ('PASCAL VOC, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
     'openimages': ('OpenImages, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
-    'own-data': ('your own images', 'sgd_demo', ['efficientnet-lite0'], ['multifc']),
+    'own-data': ('your own images', 'sgd_demo', ['efficientnet-lite0'], ['multifc', 'multiatt']),
 }
+# Heads with a schedule of their own on all data.
+SCHEDULES = {'multiatt': 'sgd_decay_30e'}
 # MMEngine lets no two bases set the same key, so a head cannot be put into `model` by its base.
 CONFIG = """_base_ = [
     '../_base_/models/{model}.py',
@@ -126,7 +128,7 @@ def files() -> dict[str, str]:
                     model=backbone + stages,
                     head=head,
                     data=data.replace('-', '_'),
-                    schedule=schedule,
+                    schedule=SCHEDULES.get(head, schedule),
                 )
                 if name in results:
                     architecture = [BACKBONES[backbone], head]

@@ -1,4 +1,4 @@
-# For every class attention by its own score, and a linear term.
+# MultiAttention: every class attends with its own score.
 neck = None
 head = dict(
     type='AttentionMultiHeadClsHead', loss=dict(type='PerHeadBCELoss', head_reduction='sum')
