@@ -1,17 +1,16 @@
 """Several classifiers over one data set, each distinct backbone run once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from mmpretrain.structures import DataSample
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mhc_plugin.apis.images import batches
 from mhc_plugin.class_maps import unwrap_classifier
+from mhc_plugin.datasets.images import batches
+from mhc_plugin.utils.logs import progress
 from mhc_plugin.utils.tensor_hash import hash_weights
 
 
@@ -32,19 +31,20 @@ class Outputs(NamedTuple):
 
 
 def run_models(
-    models: Mapping[str, nn.Module],
+    models: Mapping[Hashable, nn.Module],
     dataset: Dataset,
     batch_size: int = 32,
     num_workers: int = 0,
     description: str = 'Images',
-) -> Iterator[tuple[list[DataSample], dict[str, Outputs]]]:
+) -> Iterator[tuple[list[DataSample], dict[Hashable, Outputs]]]:
     """Run models on a data set, side by side.
 
     Models whose backbones and preprocessors agree in every weight and setting share the features
-    of a batch, so that many heads cost little more than one.
+    of a batch, so that many heads cost little more than one. Every head runs once per batch;
+    what is made of its logits and features is the caller's.
 
     Args:
-        models (Mapping[str, nn.Module]): Classifiers in evaluation mode, by name.
+        models (Mapping[Hashable, nn.Module]): Classifiers in evaluation mode, by name.
         dataset (Dataset): Images with data samples, as a test pipeline packs them.
         batch_size (int): Defaults to 32.
         num_workers (int): Processes that load images. Defaults to 0.
@@ -57,10 +57,7 @@ def run_models(
     backbones = {name: _identity(model) for name, model in models.items()}
     # Items one by one, since a batch ends where the size of images changes.
     loader = DataLoader(dataset, batch_size=None, num_workers=num_workers)
-    items = track(
-        loader, description, total=len(dataset), transient=True, console=Console(stderr=True)
-    )
-    for batch in batches(items, batch_size):
+    for batch in batches(progress(loader, description, len(dataset)), batch_size):
         shared: dict[tuple, tuple[Tensor, tuple[Tensor, ...]]] = {}
         outputs = {}
         for name, model in models.items():

@@ -1,12 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mhc_plugin.apis import MultiLabelInferencer, class_maps
-from mhc_plugin.apis import panels as panels_module
-from mhc_plugin.apis.images import ImagePipeline
-from mhc_plugin.apis.panels import dataset_with_test_pipeline, draw_class_maps
+from mhc_plugin.apis import MultiLabelInferencer, class_maps, draw_class_maps
+from mhc_plugin.datasets.images import ImagePipeline, dataset_with_test_pipeline
 
 
 @pytest.fixture
@@ -28,7 +28,8 @@ def drawn(monkeypatch):
         calls.append(args)
         return np.zeros((400, 400, 3), np.uint8)
 
-    monkeypatch.setattr(panels_module, 'draw_panel', draw_panel)
+    # The package's attribute of this name is the function.
+    monkeypatch.setattr(sys.modules['mhc_plugin.apis.class_maps'], 'draw_panel', draw_panel)
     return calls
 
 

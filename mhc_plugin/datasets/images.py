@@ -11,7 +11,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import TRANSFORMS
+from mmpretrain.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset
 
 Image = str | os.PathLike | np.ndarray
 
@@ -164,6 +165,28 @@ def test_dataset(cfg: Config) -> dict:
             'says how to prepare images.'
         )
     return dataset
+
+
+def dataset_with_test_pipeline(cfg: Config, split: str) -> Dataset:
+    """Build the data set of a split, prepared as for testing.
+
+    Args:
+        cfg (Config): A config.
+        split (str): ``'train'``, ``'val'`` or ``'test'``: whose data loader to look into.
+
+    Raises:
+        ValueError: If the config has no such split.
+    """
+    dataset = copy.deepcopy((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
+    inner = inner_dataset(dataset)
+    if inner is None:
+        raise ValueError(
+            f'Expected the config to have a `{split}_dataloader` with a data set and '
+            'its pipeline, but it has none.'
+        )
+    inner['pipeline'] = copy.deepcopy(test_dataset(cfg)['pipeline'])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(dataset)
 
 
 def test_image_size(cfg: Config) -> tuple[int, int]:

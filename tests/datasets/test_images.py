@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 
-from mhc_plugin.apis.images import ImagePipeline, batches, flip_views, list_images, read_image
-from mhc_plugin.apis.images import test_dataset as find_test_dataset
+from mhc_plugin.datasets.images import ImagePipeline, batches, flip_views, list_images, read_image
+from mhc_plugin.datasets.images import test_dataset as find_test_dataset
 
 PACK = dict(type='PackInputs')
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from mhc_plugin.analysis.map_evaluation import evaluate_maps, metrics_for, with_random_head
+from mhc_plugin.analysis.measures import evaluate_maps, metrics_for, with_random_head
+from mhc_plugin.analysis.one_pass import run_models
 from mhc_plugin.analysis.road import _choose, _ranks, road
-from mhc_plugin.analysis.shared_backbone import run_models
 from mhc_plugin.analysis.swap_test import SwappedSplices, swap_test
 from mhc_plugin.apis import load_model
 from mhc_plugin.apis import test as run_test
-from mhc_plugin.apis.panels import dataset_with_test_pipeline
+from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
 GRID = [dict(type='GridPointingGame'), dict(type='MultiLabelMeanAP')]
 
@@ -188,6 +188,43 @@ def test_evaluation_equals_that_of_a_test_loop(tiny_cfg, tiny_model, tiny_checkp
         assert found['b'][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
 
 
+def test_everything_is_measured_in_one_pass(tiny_model, dataset, count_passes, monkeypatch):
+    other = copy.deepcopy(tiny_model)
+    models = dict(a=tiny_model, b=other)
+    images, swapped = [], SwappedSplices(dataset, 7)
+    pipeline = dataset.pipeline
+    monkeypatch.setattr(dataset, 'pipeline', lambda info: images.append(1) or pipeline(info))
+    passes = [count_passes(model) for model in models.values()]
+    runs = []
+    # Forward hooks of a head are copied with it, so that random heads count, too.
+    for model in models.values():
+        model.head.register_forward_hook(lambda head, args, out: runs.append(id(head)))
+    found = evaluate_maps(
+        models, dataset, GRID, random_heads=['a'], with_swap=True, seed=7, batch_size=5
+    )
+    # To choose the measures one image is looked at; then the composites, then the swapped ones.
+    assert len(images) == 1 + 12 + 12
+    assert [sum(p) for p in passes] == [24, 0]
+    # Three batches: two models and a random head, then the two models on what was swapped.
+    assert sorted(runs.count(head) for head in set(runs)) == [3, 6, 6]
+    monkeypatch.undo()
+    alone = evaluate_maps(dict(b=other), dataset, GRID)['b']
+    assert {k: found['b'][k] for k in alone} == pytest.approx(alone, nan_ok=True)
+    random = evaluate_maps(dict(r=with_random_head(tiny_model, 7)), dataset)['r']
+    expected = {f'random_head/{k.rpartition("/")[2]}': v for k, v in random.items()}
+    assert {k: found['a'][k] for k in expected} == pytest.approx(expected, nan_ok=True)
+    assert not any(name.startswith('random_head') for name in found['b'])
+    swap = swap_test(models, dataset, seed=7)['b']
+    assert (found['b']['swap'], found['b']['swap_chance']) == (pytest.approx(swap.score), 20)
+    assert swapped.removed == SwappedSplices(dataset, 7).removed
+
+
+def test_scores_that_are_nan_are_not_measured(tiny_model, dataset):
+    nn.init.constant_(tiny_model.head.fc.weight, math.nan)
+    with pytest.raises(ValueError, match=r'`scores` to hold no NaN, .* sample 0, class 0'):
+        evaluate_maps(dict(a=tiny_model), dataset, [dict(type='MapCorrelation')])
+
+
 def test_post_hoc_methods_are_measured_too(tiny_model, dataset):
     found = evaluate_maps(dict(a=tiny_model), dataset, GRID, method='GradCAM')['a']
     inherent = evaluate_maps(dict(a=tiny_model), dataset, GRID)['a']
@@ -237,6 +274,25 @@ def test_random_head_leaves_the_model_alone(tiny_cfg, head, std):
     assert torch.equal(random.head.fc.weight, again.head.fc.weight)
     assert not torch.equal(random.head.fc.weight, other.head.fc.weight)
     assert not any((parameter == 7).any() for parameter in random.head.parameters())
+
+
+@pytest.mark.cuda
+def test_random_heads_are_the_same_on_a_gpu(tiny_model):
+    expected = with_random_head(tiny_model, 3).head.state_dict()
+    model = copy.deepcopy(tiny_model).cuda()
+    state = torch.cuda.get_rng_state()
+    head = with_random_head(model, 3).head
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert all(value.is_cuda for value in head.state_dict().values())
+    assert all(torch.equal(head.state_dict()[k].cpu(), value) for k, value in expected.items())
+
+
+@pytest.mark.cuda
+def test_measures_on_a_gpu_are_those_on_a_cpu(tiny_model, dataset):
+    options = dict(random_heads=['a'], with_swap=True)
+    expected = evaluate_maps(dict(a=copy.deepcopy(tiny_model)), dataset, GRID, **options)['a']
+    found = evaluate_maps(dict(a=tiny_model.cuda()), dataset, GRID, **options)['a']
+    assert found == pytest.approx(expected, abs=0.5, nan_ok=True)
 
 
 def test_maps_of_random_heads_score_near_chance(tiny_cfg):

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmpretrain.structures import DataSample
 from sklearn.metrics import f1_score
 
 from mhc_plugin.apis import MultiLabelInferencer
-from mhc_plugin.apis import thresholds as thresholds_module
-from mhc_plugin.apis.panels import dataset_with_test_pipeline
-from mhc_plugin.apis.thresholds import choose_thresholds, store_thresholds
+from mhc_plugin.apis.test import choose_thresholds, store_thresholds
+from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
 
 def meta_of(checkpoint):
@@ -70,7 +70,7 @@ def test_interrupted_writing_leaves_the_checkpoint_as_it_was(tiny_checkpoint, mo
         path.write_bytes(b'half of it')
         raise OSError('disk full')
 
-    monkeypatch.setattr(thresholds_module.torch, 'save', fail)
+    monkeypatch.setattr(torch, 'save', fail)
     with pytest.raises(OSError, match='disk full'):
         store_thresholds(tiny_checkpoint, [0.5] * 10)
     assert tiny_checkpoint.read_bytes() == before
@@ -88,3 +88,28 @@ def test_validation_data_and_a_file_are_needed(tiny_cfg, tiny_checkpoint):
     tiny_cfg.val_dataloader = None
     with pytest.raises(ValueError, match='`val_dataloader` to choose thresholds on'):
         choose_thresholds(tiny_cfg, tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(), True),
+        # The same images, however they are wrapped and prepared.
+        (dict(pipeline=[dict(type='ComposeTiles'), dict(type='PackInputs')]), True),
+        (dict(seed=1), False),
+    ],
+)
+def test_choosing_on_test_images_is_said_aloud(
+    tiny_cfg, tiny_checkpoint, monkeypatch, change, said
+):
+    warnings = []
+    monkeypatch.setattr(
+        MMLogger, 'warning', lambda self, text, *args, **kwargs: warnings.append(text)
+    )
+    tiny_cfg.val_dataloader.dataset.update(change)
+    if 'pipeline' in change:
+        tiny_cfg.val_dataloader.dataset = dict(
+            type='RepeatDataset', times=1, dataset=tiny_cfg.val_dataloader.dataset
+        )
+    choose_thresholds(tiny_cfg, tiny_checkpoint)
+    assert any('CHOSEN ON THE TEST IMAGES' in str(text) for text in warnings) == said
