@@ -17,11 +17,11 @@ from benchmarks import annotations, cache, heads, maps, scores
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     for module in (annotations, cache, heads, maps, scores):
         name = module.__name__.rsplit('.', 1)[-1]
-        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0], allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     return parser.parse_args()

@@ -1,8 +1,10 @@
 """Errors in one sentence, as far as they come from settings, files and the network."""
 
 import difflib
-import inspect
+import errno
+import os
 import re
+import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,6 @@ from typing import Any
 import mmpretrain.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
-from torch.utils.data import DataLoader
 
 _NETWORK_PACKAGES = (
     'urllib',
@@ -23,8 +24,17 @@ _NETWORK_PACKAGES = (
     'httpcore',
     'huggingface_hub',
 )
+_WITH_SENTENCES = (
+    ValueError,
+    FileNotFoundError,
+    OSError,
+    ConnectionError,
+    ImportError,
+    FloatingPointError,
+    SyntaxError,
+)
 _UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+)::(.+?) registry')
-_UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+_ESCAPE_CODE = re.compile(r'\x1b\[[0-9;]*m')
 _IN_WORKER = 'in DataLoader worker process'
 
 
@@ -59,6 +69,30 @@ def explain_downloads(cfg: Config) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explain_full_disk(*folders: str | os.PathLike) -> Iterator[None]:
+    """Say which folder could not be written to: neither torch nor Python does.
+
+    Args:
+        *folders (str | PathLike): What is written to.
+
+    Raises:
+        OSError: If a disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not any(_is_full_disk(cause) for cause in _chain(error)):
+            raise
+        # The one with the least room first.
+        free = sorted((shutil.disk_usage(folder).free, os.fspath(folder)) for folder in folders)
+        places = ' or '.join(f'{folder} ({room / 2**20:,.0f} MiB free)' for room, folder in free)
+        raise OSError(
+            f'The disk is full: writing to {places} failed. Make room, or name another folder; '
+            '`--resume` goes on from the last checkpoint that was written whole.'
+        ) from error
+
+
 def in_one_sentence(error: BaseException) -> str:
     """Say what went wrong without a traceback.
 
@@ -66,16 +100,15 @@ def in_one_sentence(error: BaseException) -> str:
         error (BaseException): Any exception.
 
     Returns:
-        str: Its message, with what is known to help: the closest name for a misspelt type or
-        argument, the file for a failed assertion without a message.
+        str: Its message, with what is known to help: the closest name for a misspelt type, the file
+        for a failed assertion without a message.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = _ESCAPE_CODE.sub('', text)
     if _IN_WORKER in text:
         return _last_line(text)
     if match := _UNKNOWN_TYPE.search(text):
         return _unknown_type(*match.groups())
-    if match := _UNKNOWN_ARGUMENT.search(text):
-        return _unknown_argument(*match.groups())
     if isinstance(error, OSError) and error.filename is not None:
         hint = (
             ' Data is looked for in the `data_root` of the config; the variable MHC_DATA_ROOT '
@@ -88,7 +121,7 @@ def in_one_sentence(error: BaseException) -> str:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return f'{type(error).__name__} in {frame.filename}, line {frame.lineno}: {frame.line}'
     # These are raised with sentences; the name of others is needed to understand them.
-    if type(error) in (ValueError, FileNotFoundError, ConnectionError, ImportError, SyntaxError):
+    if type(error) in _WITH_SENTENCES:
         return text
     return f'{type(error).__name__}: {text}'
 
@@ -97,6 +130,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    # torch.save turns a failed write into an error of its own.
+    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or (
+        isinstance(error, RuntimeError)
+        and ('PytorchStreamWriter failed' in str(error) or 'iostream error' in str(error))
+    )
 
 
 def _is_network_error(error: BaseException) -> bool:
@@ -141,20 +182,3 @@ def _unknown_type(name: str, scope: str, registry: str) -> str:
         else ('its module must be imported, for instance by `custom_imports` of the config.')
     )
     return f'There is no {name} in the {registry} registry of {scope}; {hint}'
-
-
-def _unknown_argument(cls_name: str, argument: str) -> str:
-    # The argument may have been meant for a subclass, which hands on what it does not know.
-    registered = [cls for found in _registries('') for cls in found.module_dict.values()]
-    families = [cls.__mro__ for cls in [*registered, DataLoader] if inspect.isclass(cls)]
-    known = {
-        name
-        for family in families
-        if cls_name in (base.__name__ for base in family)
-        for base in family
-        if '__init__' in vars(base)
-        for name in inspect.signature(base.__init__).parameters
-    } - {'self', 'args', 'kwargs'}
-    close = difflib.get_close_matches(argument, known, n=1)
-    hint = f'; did you mean `{close[0]}`?' if close else '.'
-    return f'{cls_name} takes no argument `{argument}`{hint}'

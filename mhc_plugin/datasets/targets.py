@@ -1,6 +1,6 @@
 """The two forms in which every multi-label dataset of ours gives its labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,37 @@ def target_scores(
     scores[list(unknown)] = UNKNOWN
     scores[list(positives)] = 1.0
     return scores
+
+
+def check_same_classes(lists: Mapping[str, Sequence[str] | None]) -> None:
+    """Raise where lists of classes differ in names or order.
+
+    Args:
+        lists (Mapping[str, Sequence[str] | None]): Whose classes they are, such as ``'the training
+            data'``, and the classes; None where nobody knows them.
+
+    Raises:
+        ValueError: If two lists differ; the sentence has both.
+    """
+    known = [(whose, [str(name) for name in names]) for whose, names in lists.items() if names]
+    for whose, names in known[1:]:
+        first, expected = known[0]
+        if names == expected:
+            continue
+        hint = (
+            'They are the same names in another order: give both one list.'
+            if sorted(names) == sorted(expected)
+            else 'Scores and labels are told apart by their place in it.'
+        )
+        raise ValueError(
+            f'Expected {first} and {whose} to have the same list of classes, but got '
+            f'{_shortened(expected)} and {_shortened(names)}. {hint}'
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f' and {len(names) - 20} more' if len(names) > 20 else ''
+    return ', '.join(names[:20]).join('[]') + more
 
 
 class MultiLabelTargets:
