@@ -13,9 +13,9 @@ from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
 from mhc_plugin import compat
-from mhc_plugin.cli.errors import explain_downloads, explain_full_disk
 from mhc_plugin.models import FrozenBackboneClassifier
 from mhc_plugin.models.backbone_weights import load_backbone
+from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
 from .caching import set_feature_cache
 from .checkpoints import RESUMABLE, check_readable, newest_readable

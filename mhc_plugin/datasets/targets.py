@@ -1,8 +1,13 @@
 """The two forms in which every multi-label dataset of ours gives its labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from .annotation_files import AnnotationError
+from .class_lists import read_class_list
+from .image_folder import can_be_read
 
 UNKNOWN = -1.0
 
@@ -26,37 +31,6 @@ def target_scores(
     return scores
 
 
-def check_same_classes(lists: Mapping[str, Sequence[str] | None]) -> None:
-    """Raise where lists of classes differ in names or order.
-
-    Args:
-        lists (Mapping[str, Sequence[str] | None]): Whose classes they are, such as ``'the training
-            data'``, and the classes; None where nobody knows them.
-
-    Raises:
-        ValueError: If two lists differ; the sentence has both.
-    """
-    known = [(whose, [str(name) for name in names]) for whose, names in lists.items() if names]
-    for whose, names in known[1:]:
-        first, expected = known[0]
-        if names == expected:
-            continue
-        hint = (
-            'They are the same names in another order: give both one list.'
-            if sorted(names) == sorted(expected)
-            else 'Scores and labels are told apart by their place in it.'
-        )
-        raise ValueError(
-            f'Expected {first} and {whose} to have the same list of classes, but got '
-            f'{_shortened(expected)} and {_shortened(names)}. {hint}'
-        )
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f' and {len(names) - 20} more' if len(names) > 20 else ''
-    return ', '.join(names[:20]).join('[]') + more
-
-
 class MultiLabelTargets:
     """Mixin for MMPretrain datasets whose ``gt_label`` is a list of class indices.
 
@@ -64,6 +38,34 @@ class MultiLabelTargets:
     sample is asked for; stored are only the short lists. Classes listed under
     ``unknown_label``, where a dataset has such a field, score -1.
     """
+
+    def _compat_classes(self, metainfo: dict | None, classes: Any) -> dict:
+        """Check the names of classes before MMPretrain hands them on."""
+        metainfo = dict(metainfo or {})
+        if classes is not None:
+            metainfo = {'classes': classes, **metainfo}
+        if metainfo.get('classes') is not None:
+            metainfo['classes'] = read_class_list(metainfo['classes'])
+        return metainfo
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline on one sample; an image that cannot be read is named.
+
+        Raises:
+            AnnotationError: If the image is none, or empty.
+        """
+        sample = self.pipeline_input(idx)
+        path = sample.get('img_path')
+        try:
+            return self.pipeline(sample)
+        except Exception as error:
+            if path is None or can_be_read(path):
+                raise
+            raise AnnotationError('The image cannot be read.', path) from error
+
+    def pipeline_input(self, idx: int) -> dict:
+        """What the pipeline is given of one sample."""
+        return self.get_data_info(idx)
 
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one image.

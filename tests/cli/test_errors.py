@@ -1,15 +1,8 @@
-import errno
-import urllib.error
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
-import torch
-from mmengine.config import Config
 from mmpretrain.registry import HOOKS, MODELS
 from torch.utils.data import DataLoader
 
-from mhc_plugin.cli.errors import explain_downloads, explain_full_disk, in_one_sentence
+from mhc_plugin.cli.errors import in_one_sentence
 
 
 def caught(function, *args, **kwargs):
@@ -74,76 +67,3 @@ class TestInOneSentence:
     )
     def test_sentences_stand_alone_and_others_get_a_name(self, error, sentence):
         assert in_one_sentence(error) == sentence
-
-
-class TestExplainDownloads:
-    @pytest.fixture
-    def cfg(self):
-        init_cfg = dict(type='Pretrained', checkpoint='https://example.org/a.pth')
-        return Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
-
-    def test_weights_of_the_backbone(self, cfg):
-        with pytest.raises(
-            ConnectionError,
-            match=r'download https://example.org/a.pth \(.*no route'
-            r'.*--backbone-weights PATH.*--backbone-weights none',
-        ):
-            with explain_downloads(cfg):
-                raise urllib.error.URLError('no route')
-
-    def test_cause_of_another_error(self, cfg):
-        error = RuntimeError('building failed')
-        error.__cause__ = urllib.error.URLError('no route')
-        with pytest.raises(ConnectionError, match='no route'), explain_downloads(cfg):
-            raise error
-
-    def test_timms_model(self):
-        backbone = dict(type='TIMMBackbone', model_name='resnet18', pretrained=True)
-        with pytest.raises(ConnectionError, match='the weights of resnet18'):
-            with explain_downloads(Config(dict(model=dict(backbone=backbone)))):
-                raise urllib.error.URLError('no route')
-
-    def test_checkpoint(self):
-        cfg = Config(dict(model=dict(), load_from='https://example.org/b.pth'))
-        with pytest.raises(ConnectionError, match=r'b\.pth.*name a local copy of the checkpoint'):
-            with explain_downloads(cfg):
-                raise urllib.error.URLError('no route')
-
-    def test_other_errors_pass(self, cfg):
-        with pytest.raises(OSError, match='disk full'):
-            with explain_downloads(cfg):
-                raise OSError('disk full')
-
-
-class TestExplainFullDisk:
-    @pytest.mark.parametrize(
-        'error',
-        [
-            OSError(errno.ENOSPC, 'No space left on device'),
-            OSError(errno.EDQUOT, 'Disk quota exceeded'),
-            RuntimeError('[enforce fail] . PytorchStreamWriter failed writing file data/0: file'),
-        ],
-    )
-    def test_names_the_folders_with_the_least_room_first(self, error, tmp_path, monkeypatch):
-        free = {tmp_path / 'a': 3 * 2**30, tmp_path / 'b': 2**20}
-        monkeypatch.setattr(
-            'shutil.disk_usage', lambda folder: SimpleNamespace(free=free[Path(folder)])
-        )
-        with pytest.raises(OSError, match=r'The disk is full: writing to') as caught_error:
-            with explain_full_disk(*free):
-                raise error
-        sentence = in_one_sentence(caught_error.value)
-        assert f'{tmp_path}/b (1 MiB free) or {tmp_path}/a (3,072 MiB free) failed' in sentence
-        assert 'MHC_DATA_ROOT' not in sentence
-
-    def test_a_disk_that_is_full(self):
-        """The kernel's own."""
-        with pytest.raises(OSError, match='The disk is full'), explain_full_disk('/dev/shm'):
-            with open('/dev/full', 'w') as file:
-                file.write('a')
-        with pytest.raises(OSError, match='The disk is full'), explain_full_disk('/dev/shm'):
-            torch.save(dict(a=torch.ones(9)), '/dev/full')
-
-    def test_other_errors_pass(self):
-        with pytest.raises(OSError, match=r'^a$'), explain_full_disk('/'):
-            raise OSError('a')

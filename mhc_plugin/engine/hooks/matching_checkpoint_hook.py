@@ -1,12 +1,21 @@
 """Checkpoints and data that belong together."""
 
+from collections.abc import Sequence
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from mmpretrain.registry import HOOKS
 
-from mhc_plugin.datasets.targets import check_same_classes
+from mhc_plugin.datasets.class_lists import class_list_difference, num_classes_difference
 from mhc_plugin.models.backbone_weights import check_weights
+
+# Data of a runner's three loops, and where a config names them.
+_SETTINGS = {
+    'the training data': 'train_dataloader.dataset',
+    'the validation data': 'val_dataloader.dataset',
+    'the test data': 'test_dataloader.dataset',
+}
 
 
 @HOOKS.register_module()
@@ -32,16 +41,15 @@ class MatchingCheckpointHook(Hook):
             runner (Runner): The runner.
         """
         classes = _classes_of_data(runner)
-        check_same_classes(classes)
-        whose, names = next(iter(classes.items()), (None, None))
         model = getattr(runner.model, 'module', runner.model)
         num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
-        if names and num_classes is not None and num_classes != len(names):
-            raise ValueError(
-                f'Expected `num_classes` of the head to be the number of classes of {whose}, but '
-                f'got {num_classes} for {len(names)}: set `model.head.num_classes` and the '
-                "data set's `classes` to the same."
+        for whose, names in classes.items():
+            problem = num_classes is not None and num_classes_difference(
+                num_classes, names, _SETTINGS[whose]
             )
+            if problem:
+                raise ValueError(problem)
+        _check_classes(classes)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare names and shapes of weights, and classes.
@@ -53,17 +61,25 @@ class MatchingCheckpointHook(Hook):
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             return
         check_weights(runner.model, checkpoint, runner._load_from)
-        meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
-        check_same_classes(
-            {f'checkpoint {runner._load_from}': meta.get('classes'), **_classes_of_data(runner)}
-        )
+        classes = (checkpoint.get('meta', {}).get('dataset_meta') or {}).get('classes')
+        if classes:
+            _check_classes({'the checkpoint': classes, **_classes_of_data(runner)})
 
 
-def _classes_of_data(runner: Runner) -> dict[str, list[str] | None]:
+def _check_classes(lists: dict[str, Sequence[str]]) -> None:
+    (first_name, first), *others = lists.items() or [('', ())]
+    for name, classes in others:
+        problem = class_list_difference(first, classes, first_name, name)
+        if problem is not None:
+            raise ValueError(problem)
+
+
+def _classes_of_data(runner: Runner) -> dict[str, Sequence[str]]:
     """The classes of the data of loops that are built, as they are when a run starts."""
-    loops = dict(training=runner._train_loop, validation=runner._val_loop, test=runner._test_loop)
-    return {
-        f'the {name} data': getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
-        for name, loop in loops.items()
+    loops = (runner._train_loop, runner._val_loop, runner._test_loop)
+    found = {
+        name: getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+        for name, loop in zip(_SETTINGS, loops)
         if isinstance(loop, BaseLoop)
     }
+    return {name: classes for name, classes in found.items() if classes}
