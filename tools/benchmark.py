@@ -22,11 +22,11 @@ from mhc_plugin.cli.records import write_record
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     for module in (annotations, cache, heads, maps, metrics, peers, scores):
         name = module.__name__.rsplit('.', 1)[-1]
-        command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
+        command = commands.add_parser(name, help=module.__doc__.splitlines()[0], allow_abbrev=False)
         module.add_arguments(command)
         command.set_defaults(main=module.main)
         command.add_argument('--record', help='file for the tables and how they were made, .json')

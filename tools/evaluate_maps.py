@@ -20,9 +20,10 @@ from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Measure accuracy and class maps of models in one table, with the level of '
         'chance. Several checkpoints of a config (seeds) give mean and standard deviation; models '
-        'with the same backbone share its features.'
+        'with the same backbone share its features.',
     )
     parser.add_argument(
         '--model',
