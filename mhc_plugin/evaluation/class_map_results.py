@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from mhc_plugin.functional.localisation import check_maps
+from mhc_plugin.functional.checks import check_class_maps
 from mhc_plugin.utils.logs import log_table
 
 from .samples import class_names
@@ -48,7 +48,7 @@ def read_maps(data_sample: dict) -> Tensor:
             'tools/test.py.'
         )
     maps = maps.detach().cpu()
-    check_maps(maps)
+    check_class_maps(maps)
     pred_score = data_sample.get('pred_score')
     if pred_score is not None and len(pred_score) != len(maps):
         raise ValueError(

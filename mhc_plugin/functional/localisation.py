@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_non_negative_finite
+from .checks import check_argument, check_class_maps
 
 
 class GridPointing(NamedTuple):
@@ -28,19 +28,6 @@ class GridPointing(NamedTuple):
     shares: Tensor
     chance: Tensor
     empty: Tensor
-
-
-def check_maps(maps: Tensor) -> None:
-    """Check class maps.
-
-    Raises:
-        ValueError: If ``maps`` is not ``(n, h, w)``, or holds NaN, infinite or negative numbers.
-    """
-    if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise ValueError(
-            f'Expected argument `maps` to have shape (n, h, w), but got {tuple(maps.shape)}.'
-        )
-    check_non_negative_finite('maps', maps)
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -64,10 +51,8 @@ def box_coverage(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If ``boxes`` is not ``(n, 4)``, or a box leaves the image or ends before it
             begins.
     """
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(
-            f'Expected argument `boxes` to have shape (n, 4), but got {tuple(boxes.shape)}.'
-        )
+    is_list = boxes.ndim == 2 and boxes.shape[1] == 4
+    check_argument(is_list, 'boxes', 'to have shape (n, 4)', tuple(boxes.shape))
     inside = (boxes >= 0) & (boxes <= 1)
     if not (inside.all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
         raise ValueError(
@@ -121,7 +106,7 @@ def grid_pointing_game(
     Raises:
         ValueError: If the maps are not finite and non-negative, or ``cells`` holds no classes.
     """
-    check_maps(maps)
+    check_class_maps(maps)
     if cells.ndim != 2 or cells.numel() == 0 or cells.min() < 0 or cells.max() >= len(maps):
         raise ValueError(
             'Expected argument `cells` to have shape (rows, columns) with classes in '
@@ -195,12 +180,9 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _check_masks(maps: Tensor, masks: Tensor) -> None:
-    check_maps(maps)
-    if masks.shape != maps.shape:
-        raise ValueError(
-            'Expected argument `masks` to have the shape of `maps`, '
-            f'{tuple(maps.shape)}, but got {tuple(masks.shape)}.'
-        )
+    check_class_maps(maps)
+    expected = f'to have the shape of `maps`, {tuple(maps.shape)}'
+    check_argument(masks.shape == maps.shape, 'masks', expected, tuple(masks.shape))
 
 
 def map_correlation(maps: Tensor) -> Tensor:
@@ -216,7 +198,7 @@ def map_correlation(maps: Tensor) -> Tensor:
     Raises:
         ValueError: If the maps are not finite and non-negative.
     """
-    check_maps(maps)
+    check_class_maps(maps)
     values = maps.double().flatten(1)
     # Asked before centring: the mean of equal numbers may differ from them by rounding.
     varies = values.amax(1) > values.amin(1)

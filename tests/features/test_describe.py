@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from mhc_plugin.features import versions
 from mhc_plugin.features.describe import describe, describe_dataset, describe_module
-from mhc_plugin.features.store import FileHashes, make_key, versions
+from mhc_plugin.features.store import FileHashes, make_key
 from mhc_plugin.features.versions import UndescribableError, code_version, library_version
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mhc_plugin.functional import localisation
+from mhc_plugin.functional.checks import check_class_maps
 from mhc_plugin.functional.localisation import (
     box_coverage,
-    check_maps,
     energy_pointing_game,
     grid_pointing_game,
     is_empty,
@@ -30,7 +30,7 @@ WRONG_MAPS = [
 @pytest.mark.parametrize(('maps', 'message'), WRONG_MAPS)
 def test_maps_that_are_none(maps, message):
     calls = [
-        check_maps,
+        check_class_maps,
         map_correlation,
         lambda m: grid_pointing_game(m, torch.tensor([[0]])),
         lambda m: energy_pointing_game(m, torch.ones_like(m)),

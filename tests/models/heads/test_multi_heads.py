@@ -234,12 +234,13 @@ def test_class_maps_are_feature_times_gradient(cfg):
     head = build(cfg).double().eval()
     feats = features(cfg)
     maps = head.class_maps(feats)
-    pooled_maps = [x.detach().requires_grad_() for x in head.pre_pool(feats)]
-    logits = head.to_class_order(
-        head.classify(
-            head.gather_pooled(torch.cat([head.global_pool(x) for x in pooled_maps], 1))
-        ).flatten(1)
-    )
+    inputs = head.pre_logits(feats)
+    convs = getattr(head, 'convs', [nn.Identity()] * len(inputs))
+    pooled_maps = [conv(x).detach().requires_grad_() for conv, x in zip(convs, inputs)]
+    x = torch.cat([head.global_pool(x) for x in pooled_maps], 1)
+    for layer in getattr(head, 'hidden', []):
+        x = layer(x).relu()
+    logits = head.to_class_order(head.fc(x))
     size = max((x.shape[2:] for x in pooled_maps), key=lambda s: s[0] * s[1])
     for c in range(CLASSES):
         expected = 0
@@ -257,7 +258,7 @@ def test_reduced_features_give_the_same_logits(cfg):
     feats = (torch.zeros(5, 1, 2, 2), *features(cfg, torch.float32))
     if cfg['connection'] == 'stages':
         feats = feats[1:]
-    reduced = head.reduce_features(feats)
+    reduced = head.pool_features(feats)
     assert len(reduced) == len(feats)
     assert all(x.dim() == 2 for x in reduced) or head.needs_maps
     torch.testing.assert_close(head(reduced), head(feats))
@@ -272,7 +273,7 @@ def test_split_heads_are_copies_with_dtype_and_format_kept():
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert not split.training
     conv.weight.data.zero_()
-    assert head.convs[0].blocks[1].conv.weight.abs().min(0).values.any()
+    assert head.convs[0][3].weight.abs().min(0).values.any()
     assert {type(m) for m in split.modules() if not list(m.children())} >= {
         nn.Conv2d,
         nn.BatchNorm2d,
@@ -303,11 +304,12 @@ def test_dropout_works_in_training_only():
 ERRORS = [
     (dict(num_classes=0), '`num_classes` to be an int of at least 1, but got 0'),
     (dict(pool='mean'), "`pool` to be one of .* but got 'mean'"),
-    (dict(lse_r=0), '`lse_r` to be above 0'),
-    (dict(dropout=1.0), '`dropout` to be in'),
-    (dict(thr=2), '`thr` to be in'),
-    (dict(topk=8), r'`topk` to be in 1\.\.7 \(`num_classes`\), but got 8'),
-    (dict(in_channels=0), '`in_channels` to be an int of at least 1'),
+    (dict(lse_r=0), '`lse_r` to be a number above 0, but got 0'),
+    (dict(normalize='channel'), "`normalize` to be one of .* but got 'channel'"),
+    (dict(dropout=1.0), r'`dropout` to be a number in \[0, 1\), but got 1.0'),
+    (dict(thr=2), r'`thr` to be a number in \[0, 1\], but got 2'),
+    (dict(topk=8), r'`topk` to be an int in 1\.\.7, but got 8'),
+    (dict(in_channels=0), '`in_channels` to be a sequence of ints of at least 1'),
     (dict(connection='some'), "`connection` to be one of .* but got 'some'"),
     (dict(head_groups=[[0, 1, 2], [3, 4, 5]]), r'missing: \[6\]'),
     (dict(head_groups=[[0, 1, 2, 3], [3, 4, 5, 6]]), r'repeated: \[3\]'),
@@ -333,14 +335,17 @@ def test_wrong_arguments_are_named(name, kwargs, message):
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'message'),
     [
-        ('MultiHeadClsHead', dict(hidden_channels=(0,)), '`hidden_channels` to be ints'),
+        (
+            'MultiHeadClsHead',
+            dict(hidden_channels=(0,)),
+            '`hidden_channels` to be a sequence of ints',
+        ),
         ('ConvMultiHeadClsHead', dict(conv_channels=0), '`conv_channels` to be an int'),
         ('ConvMultiHeadClsHead', dict(conv_channels=None, num_convs=0), '`num_convs` to be'),
         ('ConvMultiHeadClsHead', dict(kernel_size=2), '`kernel_size` to be odd'),
         ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='LN')), '`norm_cfg` to have a type'),
         ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='GN', num_groups=3)), 'divide'),
         ('ConvMultiHeadClsHead', dict(act_cfg=dict(type='PReLU')), 'without parameters'),
-        ('ConvClsHead', dict(head_groups=[[0]]), 'takes no `head_groups`'),
     ],
 )
 def test_wrong_arguments_of_one_head_are_named(name, kwargs, message):

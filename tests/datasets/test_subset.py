@@ -4,13 +4,13 @@ import numpy as np
 from rich.console import Console
 
 from mhc_plugin.datasets.label_table import LabelTable
-from mhc_plugin.datasets.report import count_labels, print_counts
+from mhc_plugin.datasets.subset import count_images, print_counts
 
 LABELS = np.array([[1, 0, -1], [1, 1, 1], [0, -1, 0], [1, 0, 0]], np.int8)
 
 
 def test_counts_are_those_of_the_matrix():
-    counts = count_labels(LabelTable.from_dense(LABELS, 0))
+    counts = count_images(LabelTable.from_dense(LABELS, 0))
     assert counts.images == 4
     assert counts.present.tolist() == [3, 1, 1]
     assert counts.absent.tolist() == [1, 2, 2]
@@ -31,8 +31,8 @@ def test_tables_show_before_and_after():
     table = LabelTable.from_dense(LABELS, 0)
     stream = StringIO()
     print_counts(
-        count_labels(table),
-        count_labels(table.take(np.array([0, 3]))),
+        count_images(table),
+        count_images(table.take(np.array([0, 3]))),
         'abc',
         'test',
         Console(file=stream, width=120),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhc_plugin.datasets.splices.plan import plan_splices
+from mhc_plugin.datasets.splices.spliced import plan_splices
 
 
 @st.composite

@@ -11,10 +11,12 @@ from PIL import Image
 from mhc_plugin.datasets import AnnotationError, OpenImagesSubset, VOCSubset
 from mhc_plugin.datasets.openimages.annotations import (
     OpenImagesFiles,
+    find_box_file,
+    find_class_file,
+    find_label_file,
     read_annotations,
     resolve_classes,
 )
-from mhc_plugin.datasets.openimages.files import find_box_file, find_class_file, find_label_file
 
 CLASSES = ['Dog', 'Cat']
 LABELS = [

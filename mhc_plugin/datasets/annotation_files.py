@@ -1,4 +1,4 @@
-"""Datasets written to disk: whole or not at all."""
+"""Files of annotations: what is wrong with one, where data is missing, and how they are written."""
 
 import hashlib
 import json
@@ -9,9 +9,81 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
+import mmengine.fileio as fileio
 
-from .sample_table import SampleTable
+
+class AnnotationError(ValueError):
+    """An annotation file says something that it should not.
+
+    Args:
+        message (str): What is wrong, as a whole sentence.
+        path (str | PathLike, optional): The file at fault.
+        line (int, optional): The line at fault, counted from 1.
+    """
+
+    def __init__(
+        self, message: str, path: str | os.PathLike | None = None, line: int | None = None
+    ) -> None:
+        self.message = message
+        self.path = path
+        self.line = line
+        super().__init__(message, path, line)
+
+    def __str__(self) -> str:
+        place = '' if self.path is None else str(self.path)
+        if self.line is not None:
+            place += f', line {self.line}'
+        return f'{place}: {self.message}' if place else self.message
+
+
+def check_path(path: str, argument: str) -> None:
+    """Check that a folder or file of a dataset is there.
+
+    Args:
+        path (str): Where a dataset looks.
+        argument (str): Name of the argument that says so.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(missing_data(path, argument))
+
+
+def missing_data(path: str, argument: str) -> str:
+    """The sentence that says what was looked for and what to do."""
+    return (
+        f"Expected argument `{argument}` to lead to data, but '{path}' does not exist: set "
+        'MHC_DATA_ROOT to the folder that holds the datasets, or put them there '
+        '(without MHC_DATA_ROOT our configs look in `data`).'
+    )
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text file in UTF-8, or in UTF-16 where it begins with a byte order mark.
+
+    Raises:
+        AnnotationError: If it is neither; the error names the line.
+    """
+    content = fileio.get(os.fspath(path))
+    encoding = 'utf-16' if content.startswith((b'\xff\xfe', b'\xfe\xff')) else 'utf-8-sig'
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = None if encoding == 'utf-16' else len((content[: error.start] + b'.').splitlines())
+        raise AnnotationError(
+            f'Expected text in UTF-8, but got the bytes '
+            f'{content[error.start : error.start + 4]!r}; save the file as UTF-8.',
+            path,
+            line,
+        ) from None
+    if '\0' in text:
+        raise AnnotationError(
+            'Expected text in UTF-8, but got zero bytes; save the file as UTF-8.',
+            path,
+            text[: text.index('\0')].count('\n') + 1,
+        )
+    return text
 
 
 @contextmanager
@@ -64,23 +136,6 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file."""
     with _synced(path) as file:
         file.writelines(f'{line}\n' for line in lines)
-
-
-def sample_entries(samples: SampleTable, root: str) -> Iterator[dict]:
-    """Entries of :func:`write_annotations`, paths below ``root``.
-
-    Classes of which nothing is known are in ``unknown_label``, which
-    :class:`JSONMultiLabelDataset` reads and MMPretrain's ``MultiLabelDataset`` passes over.
-    """
-    folders = [os.path.relpath(folder, root) for folder in samples.folders]
-    for row in range(len(samples)):
-        labels = samples.labels.row(row)
-        path = os.path.join(folders[samples.folder_of[row]], f'{samples.names[row].decode()}.jpg')
-        yield dict(
-            img_path=os.path.normpath(path),
-            gt_label=np.flatnonzero(labels == 1).tolist(),
-            unknown_label=np.flatnonzero(labels == -1).tolist(),
-        )
 
 
 def describe_file(path: str | os.PathLike) -> dict:

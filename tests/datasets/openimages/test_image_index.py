@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mhc_plugin.datasets.image_index import ImageIndex, encode_names
+from mhc_plugin.datasets.openimages.image_index import ImageIndex, encode_names
 
 NAMES = st.text('ab09_é', min_size=1, max_size=5)
 

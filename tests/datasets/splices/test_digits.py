@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from mhc_plugin.datasets import SklearnDigits
-from mhc_plugin.datasets.splices.digits import _draw_test
+from mhc_plugin.datasets.splices.single_label import _draw_test
 
 
 def as_bytes(image):

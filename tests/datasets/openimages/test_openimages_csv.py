@@ -7,13 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mhc_plugin.datasets import AnnotationError
-from mhc_plugin.datasets.image_index import ImageIndex
 from mhc_plugin.datasets.openimages import csv_files as openimages_csv
 from mhc_plugin.datasets.openimages.csv_files import (
     iter_box_blocks,
     iter_label_blocks,
     read_class_descriptions,
 )
+from mhc_plugin.datasets.openimages.image_index import ImageIndex
 
 CLASSES = {'/m/cat': 0, '/m/dog': 1}
 LABEL_HEADER = 'ImageID,Source,LabelName,Confidence'

@@ -3,7 +3,7 @@
 import pytest
 
 from mhc_plugin.datasets import Imagenette
-from mhc_plugin.datasets.splices.imagenette import CLASSES, FOLDERS
+from mhc_plugin.datasets.splices.single_label import CLASSES, FOLDERS
 
 
 @pytest.fixture
