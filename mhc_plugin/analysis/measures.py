@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import Dataset
 
-from mhc_plugin.class_maps import inherent_maps, left_as_found, posthoc_maps, unwrap_classifier
+from mhc_plugin.class_maps import left_as_found, posthoc_maps, unwrap_classifier
 from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.utils.logs import quiet
 from mhc_plugin.utils.seeding import seeded
@@ -72,7 +72,10 @@ def evaluate_maps(
     running.update({(name, True): model for name, model in random.items()})
     evaluators = {key: _evaluator(of_maps if key[1] else metrics, dataset) for key in running}
     logits: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
-    for samples, outputs in run_models(running, dataset, batch_size, num_workers, 'Class maps'):
+    one_pass = run_models(
+        running, dataset, batch_size, num_workers, 'Class maps', with_maps=method == 'inherent'
+    )
+    for samples, outputs in one_pass:
         for key, output in outputs.items():
             evaluators[key].process(_predictions(running[key], output, samples, method))
             if with_swap and not key[1]:
@@ -161,11 +164,7 @@ def _predictions(
     # A head writes its predictions into the samples that it is given. `predict` of MMPretrain's
     # heads is this and `forward`, which has run.
     predicted = model.head._get_predictions(output.logits, copy.deepcopy(samples))
-    maps = (
-        inherent_maps(model, output.feats)
-        if method == 'inherent'
-        else posthoc_maps(model, output.inputs, method)
-    )
+    maps = output.maps if method == 'inherent' else posthoc_maps(model, output.inputs, method)
     for sample, sample_maps in zip(predicted, maps):
         sample.pred_cam = sample_maps
     return predicted
