@@ -185,6 +185,24 @@ def _check_masks(maps: Tensor, masks: Tensor) -> None:
     check_argument(masks.shape == maps.shape, 'masks', expected, tuple(masks.shape))
 
 
+def completeness(logits: Tensor, means: Tensor, bias: Tensor) -> float:
+    """Share of the logits that maps account for: 1 where map and bias make the logit, always.
+
+    ``1 - sum(abs(logit - bias - mean)) / sum(abs(logit - bias))``, over images and classes.
+
+    Args:
+        logits (Tensor): ``(N, num_classes)``.
+        means (Tensor): Mean over positions of every map before it is clamped, same shape.
+        bias (Tensor): What the logit is without features, ``(num_classes,)``.
+
+    Returns:
+        float: 1 at best, below 0 where the maps are further from the logits than empty maps.
+    """
+    rest = logits.double() - bias.double()
+    missing = (rest - means.double()).abs().sum()
+    return 1 - (missing / rest.abs().sum().clamp(min=1e-300)).item()
+
+
 def map_correlation(maps: Tensor) -> Tensor:
     """Pearson correlation over pixels between all pairs of maps of one image.
 

@@ -52,9 +52,10 @@ class FusedAttention(FusedLinear):
             nn.init.constant_(self.sharpness, 0.6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, total, h, w)`` to what every position adds, ``(N, num_heads * widest group, h * w)``.
+        """From maps ``(N, total, h, w)`` to what every position adds.
 
-        Memory grows with classes times positions, never with classes times channels.
+        That is ``(N, num_heads * widest group, h * w)``: memory grows with classes times positions,
+        never with classes times channels.
         """
         z = self.pointwise(x).flatten(2)
         added = z * torch.softmax(self.sharpness.reshape(-1, 1) * z, 2)
