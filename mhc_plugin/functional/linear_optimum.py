@@ -37,7 +37,7 @@ def fit_linear(
     weight_decay: float | Sequence[float] | Tensor,
     loss_weight: float | Sequence[float] | Tensor = 1.0,
     pos_weight: float | Sequence[float] | Tensor = 1.0,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-8,
     max_steps: int = 100,
     progress: Callable[[int], None] | None = None,
 ) -> LinearOptimum:
@@ -56,8 +56,8 @@ def fit_linear(
             Defaults to 1.
         pos_weight (float | Sequence[float] | Tensor): Weight of positive terms; one, or one per
             class. Defaults to 1.
-        tolerance (float): Of the norm of a class's gradient, relative to that at weight 0. Defaults
-            to 1e-6.
+        tolerance (float): Of the norm of a class's gradient, relative to that at weight 0. Weights
+            are off by up to that over the weight decay. Defaults to 1e-8.
         max_steps (int): Most Newton steps. Defaults to 100.
         progress (Callable, optional): Called with the number of classes that are done.
 
@@ -73,15 +73,11 @@ def fit_linear(
     pos_weights = per_class('pos_weight', pos_weight, num_classes, problem.device)
     fits = []
     for columns in problem.blocks(num_classes, targets.element_size()):
-        fit = BlockFit(
-            problem,
-            targets[:, columns].to(problem.device).contiguous(),
-            loss_weights[columns],
-            pos_weights[columns],
-        )
+        own = targets[:, columns].to(problem.device).contiguous()
+        fit = BlockFit(problem, own, loss_weights[columns], pos_weights[columns])
         fit.solve(decay[columns], tolerance, max_steps)
         # What is kept for all rows must not pile up.
-        del fit.margins, fit.curvature, fit.targets
+        del own, fit.margins, fit.curvature, fit.targets
         fits.append(fit)
         if progress is not None:
             progress(columns.stop)
@@ -132,7 +128,7 @@ def cross_validate(
     folds = folds.to(problem.device)
     held_out = folds[:, None] == torch.arange(num_folds, device=problem.device)
     scores = torch.empty(len(path), num_classes, dtype=torch.float64)
-    for columns in problem.blocks(num_classes, num_folds * (16 + targets.element_size())):
+    for columns in problem.blocks(num_classes, num_folds * (20 + targets.element_size())):
         own = targets[:, columns].to(problem.device)
         size = own.shape[1]
         # Fold after fold, the held-out rows of each unknown.

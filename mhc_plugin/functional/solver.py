@@ -131,7 +131,7 @@ class LinearProblem:
 
     def blocks(self, num_columns: int, target_bytes: int) -> Iterator[slice]:
         """Columns that may be fitted at a time."""
-        size = max(1, self.max_bytes // (self.num_rows * (16 + target_bytes)))
+        size = max(1, self.max_bytes // (self.num_rows * (20 + target_bytes)))
         # Even blocks: a last one of few columns would cost as many reads as a full one.
         number = math.ceil(num_columns / size)
         size = math.ceil(num_columns / number)
@@ -176,7 +176,7 @@ class BlockFit:
         self.margins = self.weight[:, -1].expand(problem.num_rows, size).clone()
         self.curvature = torch.empty(problem.num_rows, size, device=problem.device)
         self.first_norm: Tensor | None = None
-        self.relative_gradient = torch.zeros(size, dtype=torch.float64, device=problem.device)
+        self.relative_gradient = torch.ones(size, dtype=torch.float64, device=problem.device)
         self.newton_steps = self.products = 0
 
     def solve(self, weight_decay: Tensor, tolerance: float, max_steps: int) -> None:
@@ -185,32 +185,34 @@ class BlockFit:
         Raises:
             RuntimeError: If that takes more than ``max_steps`` Newton steps.
         """
-        exact = False
+        everything = torch.arange(len(self.weight), device=self.weight.device)
+        active, exact = everything, False
         for step in range(max_steps + 1):
-            gradient, scale = self._gradient(weight_decay)
+            # Early on float32 has digits enough.
+            rough = bool((self.relative_gradient[active] > 1e-2).all()) and not exact
+            columns = slice(None) if len(active) == len(everything) else active
+            gradient, scale = self._gradient(weight_decay[active], columns, rough)
             norm = gradient.norm(dim=1)
             if self.first_norm is None:
                 self.first_norm = norm.clamp(min=torch.finfo(norm.dtype).tiny)
-            self.relative_gradient = (norm / self.first_norm).masked_fill(self.at_prior, 0)
-            active = (~(self.relative_gradient <= tolerance)).nonzero().squeeze(1)
+            relative = (norm / self.first_norm[active]).masked_fill(self.at_prior[active], 0)
+            self.relative_gradient[active] = relative
+            # Margins are sums of float32 steps; the last word is that of the weights.
+            going = ~(relative <= (tolerance if exact else 0.5 * tolerance))
+            active, gradient, scale = active[going], gradient[going], scale[going]
             if len(active) == 0:
                 if exact:
                     return
-                # Margins are sums of float32 steps; the last word is that of the weights.
                 self._compute_margins()
-                exact = True
+                active, exact = everything, True
                 continue
             exact = False
             self.newton_steps = max(self.newton_steps, step + 1)
-            ratio = weight_decay[active] / scale[active].clamp(min=1e-12)
+            decay = weight_decay[active]
             direction, shift = self._conjugate_gradients(
-                gradient[active],
-                weight_decay[active],
-                ratio,
-                active,
-                self.relative_gradient[active].sqrt().clamp(max=0.1),
+                gradient, decay, decay / scale.clamp(min=1e-12), active, tolerance
             )
-            length = self._line_search(gradient[active], direction, shift, weight_decay, active)
+            length = self._line_search(gradient, direction, shift, decay, active)
             self.weight[active] += length[:, None] * direction
             for start in range(0, self.problem.num_rows, ROWS_AT_ONCE):
                 rows = slice(start, start + ROWS_AT_ONCE)
@@ -231,19 +233,24 @@ class BlockFit:
         weight = torch.where(known, total, 0.0) * self.row_weight[columns]
         return weight, torch.where(total > 0, mass / total, 0.0)
 
-    def _gradient(self, weight_decay: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient ``(C, D + 1)``, and the sum of a class's curvatures ``(C,)``."""
-        gradient = weight_decay[:, None] * self.problem.penalty * self.weight
+    def _gradient(
+        self, weight_decay: Tensor, columns: slice | Tensor, rough: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient ``(A, D + 1)`` of some classes, and the sums of their curvatures ``(A,)``."""
+        gradient = weight_decay[:, None] * self.problem.penalty * self.weight[columns]
+        dtype = torch.float32 if rough else torch.float64
+        product = torch.zeros_like(gradient, dtype=dtype)[:, :-1].contiguous()
         scale = torch.zeros_like(weight_decay)
         for rows, part in self.problem.parts():
-            weight, target = self._terms(rows, slice(None))
-            score = self.margins[rows].sigmoid()
+            weight, target = self._terms(rows, columns)
+            score = self.margins[rows, columns].sigmoid()
             error = weight * (score - target)
             curvature = weight * score * (1 - score)
-            self.curvature[rows] = curvature
+            self.curvature[rows, columns] = curvature.float()
             scale += curvature.sum(0)
-            gradient[:, :-1].addmm_(error.T, part.double())
+            product.addmm_(error.to(dtype).T, part.to(dtype))
             gradient[:, -1] += error.sum(0)
+        gradient[:, :-1] += product
         self.products += len(gradient)
         return gradient, scale
 
@@ -260,9 +267,9 @@ class BlockFit:
         weight_decay: Tensor,
         ratio: Tensor,
         columns: Tensor,
-        forcing: Tensor,
+        tolerance: float,
     ) -> tuple[Tensor, Tensor]:
-        """The Newton direction of some classes, up to a share ``forcing`` of their gradient.
+        """The Newton direction of some classes, ever better, but no better than is asked for.
 
         Products with features are float32's: a direction need not be exact.
 
@@ -276,6 +283,8 @@ class BlockFit:
         solved = self.problem.precondition(residual, ratio)
         search = solved
         energy = (residual * solved).sum(1)
+        relative = self.relative_gradient[columns]
+        forcing = torch.maximum(relative.sqrt().clamp(max=0.1), 0.15 * tolerance / relative)
         target = forcing**2 * energy
         going = torch.arange(len(columns), device=gradient.device)
         for _ in range(self.problem.num_features):
@@ -327,7 +336,7 @@ class BlockFit:
         Along a line the loss is convex: where it still falls the step was not too long. Slopes are
         followed by what they change, which keeps its digits near the optimum.
         """
-        penalty = weight_decay[columns, None] * self.problem.penalty
+        penalty = weight_decay[:, None] * self.problem.penalty
         quadratic = (penalty * direction * direction).sum(1)
         slope = (gradient * direction).sum(1)
         length = torch.ones_like(slope)
@@ -341,7 +350,7 @@ class BlockFit:
                 before = self.margins[rows, columns[open_]]
                 after = before + length[open_] * step
                 new += (weight * (after.sigmoid() - before.sigmoid()) * step).sum(0)
-            too_long = new > -0.5 * slope[open_]
+            too_long = new > -0.1 * slope[open_]
             secant = slope[open_] / (slope[open_] - new)
             length[open_[too_long]] *= secant[too_long].clamp(0.1, 0.7)
             open_ = open_[too_long & (length[open_] > 1e-10)]
