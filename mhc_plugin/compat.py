@@ -77,6 +77,7 @@ def apply() -> None:
     open_config_package()
     register_models_by_name()
     remember_config_text()
+    tell_directions_of_metrics()
 
 
 def silence_imports() -> None:
@@ -265,6 +266,35 @@ def remember_config_text() -> None:
         return last[content]
 
     Config.pretty_text = property(pretty_text, doc=original.__doc__)
+
+
+def tell_directions_of_metrics() -> None:
+    """Let the hooks that look for the best score know which way our metrics are better.
+
+    Reason: without a ``rule`` they go by parts of a name, such as ``top``, which the Hamming
+    distance of top-k labels has in it, so that its worst would be the best. Can go when a metric
+    can say it itself.
+    """
+    from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+
+    init_rules, init_rule = CheckpointHook._init_rule, EarlyStoppingHook._init_rule
+
+    def init_rules_of(
+        self: CheckpointHook, rules: list[str | None], key_indicators: list[str]
+    ) -> None:
+        from mhc_plugin.evaluation.directions import direction
+
+        if len(rules) == 1:
+            rules = rules * len(key_indicators)
+        rules = [rule or direction(key) for rule, key in zip(rules, key_indicators)]
+        init_rules(self, rules, key_indicators)
+
+    def init_rule_of(self: EarlyStoppingHook, monitor: str) -> str:
+        from mhc_plugin.evaluation.directions import direction
+
+        return direction(monitor) or init_rule(self, monitor)
+
+    CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

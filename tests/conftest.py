@@ -1,12 +1,48 @@
-"""Fixtures that several rooms share: made images and the development data."""
+"""Fixtures that several rooms share, and how the suite runs: in parallel, one thread each."""
 
 import os
 from pathlib import Path
 
+# Before anything imports torch: several processes with a thread per core each are slower than one.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
+
+# What the oldest and the newest versions have to pass as well, in minutes: `-m bounds`.
+HERE = Path(__file__).parent
+BOUNDS = [
+    HERE / name
+    for name in (
+        'test_compat.py',
+        'engine/loops',
+        'evaluation',
+        'functional',
+        'integration/test_own_config.py',
+        'integration/test_two_processes.py',
+        'models/heads/test_multi_heads.py',
+        'models/losses',
+    )
+]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs on all cores, tests chosen by path in one process."""
+    if config.args_source != pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = [str(path.relative_to(HERE)) for path in BOUNDS if not path.exists()]
+    if missing:
+        raise pytest.UsageError(f'tests/conftest.py names tests that are not there: {missing}')
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in BOUNDS):
+            item.add_marker('bounds')
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +77,21 @@ def make_image():
     return make
 
 
+def pytest_runtest_setup(item):
+    """Skip a test that needs a GPU where there is none."""
+    if item.get_closest_marker('cuda') and not torch.cuda.is_available():
+        pytest.skip('needs a GPU')
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Skip a test that meets a missing optional package, with the sentence that names its extra."""
+    """Skip a test that meets a missing optional package, with the sentence that names its extra.
+
+    An error of a package that is there, such as a name that it has no more, is a failure.
+    """
     try:
         return (yield)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         if 'pip install "mhc_plugin[' not in str(error):
             raise
         pytest.skip(str(error))

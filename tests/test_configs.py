@@ -1,6 +1,7 @@
 """Every config builds, is what its name says, and is listed."""
 
-import importlib.util
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,9 @@ DATA = {
     'openimages': 'OpenImagesSubset',
     'own-data': 'CSVMultiLabelDataset',
 }
+MODEL_LINE = (
+    'model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))\n'
+)
 EPOCHS = dict(combined0=300, combined1=300, voc=1000, openimages=1000)
 
 
@@ -60,6 +64,20 @@ def test_the_grid_is_complete():
     }
     grid |= {f'efficientnet-lite0_{h}_digits' for h in (*HEADS, 'convfc-wide')}
     assert names == grid | {'efficientnet-lite0_multifc_own-data'}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_its_base_lines(path):
+    """What differs between two configs stands in `_base_` alone."""
+    bases, _, rest = path.read_text().partition(']\n')
+    assert rest == MODEL_LINE
+    backbone, head, data = path.stem.split('_')
+    stages = '_stages' if head.endswith('-stages') else ''
+    assert re.findall(r'_base_/(models|heads|datasets)/(\S+)\.py', bases) == [
+        ('models', backbone + stages),
+        ('heads', head),
+        ('datasets', data.replace('-', '_')),
+    ]
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -84,8 +102,7 @@ def test_config_is_what_its_name_says(path):
     assert cfg.optim_wrapper.optimizer.lr == 0.01
     if data in EPOCHS:
         assert cfg.train_cfg.max_epochs == EPOCHS[data]
-    if backbone != 'efficientnet-lite0' or importlib.util.find_spec('timm'):
-        assert MODELS.build(model).head.num_classes == cfg.num_classes
+    assert model.head.num_classes == cfg.num_classes
     metrics = {metric.type: metric for metric in cfg.test_evaluator}
     assert 'MultiLabelMeanAP' in metrics
     topk = metrics['TopKMultiLabelMetric']
@@ -130,15 +147,37 @@ def test_model_trains_a_batch_and_predicts(path):
     assert predicted[0].pred_score.shape == (classes,)
 
 
-def test_list_of_configs_is_up_to_date():
-    process = subprocess.run(
-        [sys.executable, ROOT / 'tools' / 'list_configs.py', '--check'],
-        capture_output=True,
-        text=True,
+def list_configs(root, *args):
+    return subprocess.run(
+        [sys.executable, root / 'tools' / 'list_configs.py', *args], capture_output=True, text=True
     )
+
+
+def test_list_of_configs_is_up_to_date():
+    process = list_configs(ROOT, '--check')
     assert process.returncode == 0, process.stdout + process.stderr
     metafile = yaml.safe_load((ROOT / 'configs' / 'mhc' / 'metafile.yml').read_text())
-    assert [m['Name'] for m in metafile['Models']] == [path.stem for path in CONFIGS]
+    assert {m['Name'] for m in metafile['Models']} <= {path.stem for path in CONFIGS}
+
+
+def test_what_was_edited_by_hand_is_named_and_written_again(tmp_path):
+    (tmp_path / 'tools').mkdir()
+    shutil.copy(ROOT / 'tools' / 'list_configs.py', tmp_path / 'tools')
+    mhc = tmp_path / 'configs' / 'mhc'
+    shutil.copytree(ROOT / 'configs' / 'mhc', mhc)
+    (mhc / 'vgg19_multifc_voc.py').unlink()
+    (mhc / 'vgg19_mine_voc.py').write_text('')
+    with open(mhc / 'vgg19_convfc_voc.py', 'a') as f:
+        f.write('\nmodel = dict(head=dict(conv_channels=8))\n')
+    process = list_configs(tmp_path, '--check')
+    assert process.returncode == 1
+    assert process.stdout == (
+        'Not up to date: vgg19_convfc_voc.py, vgg19_mine_voc.py, vgg19_multifc_voc.py. '
+        'Run `python tools/list_configs.py`.\n'
+    )
+    assert list_configs(tmp_path).returncode == 0
+    written = {path.name: path.read_text() for path in mhc.iterdir()}
+    assert written == {p.name: p.read_text() for p in (ROOT / 'configs' / 'mhc').iterdir()}
 
 
 def test_configs_are_found_by_package_and_by_name(tmp_path):

@@ -7,12 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
-from mhc_plugin.apis import MultiLabelInferencer, load_config
-from mhc_plugin.apis.images import list_images
-from mhc_plugin.apis.panels import dataset_with_test_pipeline, draw_class_maps
+from mhc_plugin.apis import MultiLabelInferencer, draw_class_maps, load_config
 from mhc_plugin.cli.arguments import one_sentence_errors
+from mhc_plugin.datasets.images import dataset_with_test_pipeline, list_images
+from mhc_plugin.utils.logs import progress
 
 
 def parse_args() -> argparse.Namespace:
@@ -136,12 +135,7 @@ def main() -> None:
             npz=args.npz,
             batch_size=args.batch_size,
         )
-        count = sum(
-            1
-            for _ in track(
-                pictures, 'Panels', total=total, transient=True, console=Console(stderr=True)
-            )
-        )
+        count = sum(1 for _ in progress(pictures, 'Panels', total))
         print(f'{count} panels in {args.out_dir}')
     if count == 0:
         sys.exit(1)

@@ -7,10 +7,11 @@ import mmengine
 from mmengine.config import DictAction
 from rich.console import Console
 
+from mhc_plugin.analysis.report import results_table
 from mhc_plugin.analysis.road import road_of_grad_cam
 from mhc_plugin.apis import load_config
 from mhc_plugin.apis.caching import add_cache_arguments, cache_options
-from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, results_table, train_runs
+from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, train_runs
 from mhc_plugin.class_maps import find_method
 from mhc_plugin.cli.arguments import one_sentence_errors
 

@@ -4,8 +4,8 @@ import argparse
 
 from mhc_plugin.apis import load_config, load_model
 from mhc_plugin.apis.export import export_onnx
-from mhc_plugin.apis.images import test_image_size
 from mhc_plugin.cli.arguments import one_sentence_errors
+from mhc_plugin.datasets.images import test_image_size
 
 
 def parse_args() -> argparse.Namespace:

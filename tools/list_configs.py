@@ -1,7 +1,9 @@
-"""Write configs/mhc/README.md and configs/mhc/metafile.yml from the configs themselves.
+"""Write configs/mhc/*.py, their README.md and metafile.yml from the tables below.
 
-python tools/list_configs.py           # write both
-python tools/list_configs.py --check   # exit with 1 if either is not up to date
+A config is its `_base_` lines; what differs between two of them stands in `configs/_base_/`.
+
+python tools/list_configs.py           # write them, and delete configs that no table names
+python tools/list_configs.py --check   # exit with 1 if any is not up to date
 """
 
 import argparse
@@ -29,15 +31,32 @@ HEADS = {
     'multiconv-channels': '`ConvMultiHeadClsHead`, each head a slice of the channels',
     'multiconv-stages': "`ConvMultiHeadClsHead`, heads on the backbone's last two stages",
 }
+WHOLE = [head for head in HEADS if not head.endswith(('-channels', '-stages'))]
+# For each data set: what it is, its schedule, and the backbones and heads that it has configs for.
 DATA = {
-    'digits': 'splices of scikit-learn digits (the demo)',
-    'combined0': 'splices of Imagenette',
-    'combined1': 'splices of Caltech-101',
-    'voc': 'PASCAL VOC, ten classes',
-    'openimages': 'OpenImages, ten classes',
-    'own-data': 'your own images',
+    'digits': (
+        'splices of scikit-learn digits (the demo)',
+        'sgd_demo',
+        ['efficientnet-lite0'],
+        WHOLE,
+    ),
+    'combined0': ('splices of Imagenette', 'sgd_300e', [*BACKBONES], [*HEADS]),
+    'combined1': ('splices of Caltech-101', 'sgd_300e', [*BACKBONES], WHOLE),
+    'voc': ('PASCAL VOC, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
+    'openimages': ('OpenImages, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
+    'own-data': ('your own images', 'sgd_demo', ['efficientnet-lite0'], ['multifc']),
 }
-HEADER = """# Configs
+# MMEngine lets no two bases set the same key, so a head cannot be put into `model` by its base.
+CONFIG = """_base_ = [
+    '../_base_/models/{model}.py',
+    '../_base_/heads/{head}.py',
+    '../_base_/datasets/{data}.py',
+    '../_base_/schedules/{schedule}.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))
+"""
+PAGE = """# Configs
 
 Written by `python tools/list_configs.py`; do not edit.
 
@@ -45,93 +64,80 @@ Each is named `<backbone>_<head>_<data>.py`, runs with `python tools/train.py co
 and can be inherited from as `_base_ = 'mhc_plugin::mhc/<name>.py'`. Backbones are frozen and carry
 ImageNet-1k weights.
 """
+PAPER = dict(
+    Title='Class-Level Feature Disentanglement for Multi-Label Image Classification',
+    URL='https://doi.org/10.3390/fi17110486',
+)
 
 
-def parts(path: Path) -> tuple[str, str, str]:
-    """Split a config's name into backbone, head and data.
-
-    Raises:
-        ValueError: If the name has other parts than the tables above.
-    """
-    names = path.stem.split('_')
-    if (
-        len(names) != 3
-        or names[0] not in BACKBONES
-        or names[1] not in HEADS
-        or (names[2] not in DATA)
-    ):
-        raise ValueError(
-            f'Expected the name of {path.name} to be <backbone>_<head>_<data>.py with '
-            f'parts of {list(BACKBONES)}, {list(HEADS)}, {list(DATA)}.'
-        )
-    return names[0], names[1], names[2]
-
-
-def readme(configs: list[Path]) -> str:
+def page() -> str:
     """A table per data set: heads by backbones, with links."""
-    present = {parts(path): path.name for path in configs}
-    lines = [HEADER]
-    for data, description in DATA.items():
-        if not any(key[2] == data for key in present):
-            continue
+    lines = [PAGE]
+    for data, (description, _, backbones, heads) in DATA.items():
         lines += [
             f'## {data}: {description}',
             '',
-            f'| head | {" | ".join(BACKBONES.values())} |',
-            f'| --- |{" --- |" * len(BACKBONES)}',
+            f'| head | {" | ".join(BACKBONES[b] for b in backbones)} |',
+            f'| --- |{" --- |" * len(backbones)}',
         ]
-        for head, head_description in HEADS.items():
-            names = [present.get((backbone, head, data)) for backbone in BACKBONES]
-            if any(names):
-                cells = [f'[config](./{name})' if name else '' for name in names]
-                lines.append(f'| {head}: {head_description} | {" | ".join(cells)} |')
+        for head in heads:
+            cells = ' | '.join(f'[config](./{b}_{head}_{data}.py)' for b in backbones)
+            lines.append(f'| {head}: {HEADS[head]} | {cells} |')
         lines.append('')
     return '\n'.join(lines)
 
 
-def metafile(configs: list[Path]) -> str:
-    """What MMPretrain's ``ModelHub`` reads."""
-    collection = dict(
-        Name='MHC',
-        Paper=dict(
-            Title='Class-Level Feature Disentanglement for Multi-Label Image Classification',
-            URL='https://doi.org/10.3390/fi17110486',
-        ),
-        README='configs/mhc/README.md',
-    )
+def files() -> dict[str, str]:
+    """The text of every file of ``configs/mhc``, by its name."""
+    texts = {'README.md': page()}
     models = []
-    for path in configs:
-        backbone, head, data = parts(path)
-        models.append(
-            {
-                'Name': path.stem,
-                'In Collection': 'MHC',
-                'Config': f'configs/mhc/{path.name}',
-                'Metadata': {
-                    'Training Data': DATA[data],
-                    'Architecture': [BACKBONES[backbone], head],
-                },
-            }
-        )
-    return yaml.safe_dump(dict(Collections=[collection], Models=models), sort_keys=False)
+    for data, (description, schedule, backbones, heads) in DATA.items():
+        for backbone in backbones:
+            for head in heads:
+                name = f'{backbone}_{head}_{data}'
+                stages = '_stages' if head.endswith('-stages') else ''
+                texts[f'{name}.py'] = CONFIG.format(
+                    model=backbone + stages,
+                    head=head,
+                    data=data.replace('-', '_'),
+                    schedule=schedule,
+                )
+                models.append(
+                    {
+                        'Name': name,
+                        'In Collection': 'MHC',
+                        'Config': f'configs/mhc/{name}.py',
+                        'Metadata': {
+                            'Training Data': description,
+                            'Architecture': [BACKBONES[backbone], head],
+                        },
+                    }
+                )
+    collection = dict(Name='MHC', Paper=PAPER, README='configs/mhc/README.md')
+    # What MMPretrain's `ModelHub` reads.
+    texts['metafile.yml'] = yaml.safe_dump(
+        dict(Collections=[collection], Models=models), sort_keys=False
+    )
+    return texts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
-    configs = sorted(ROOT.glob('*.py'))
-    stale = []
-    for name, text in (('README.md', readme(configs)), ('metafile.yml', metafile(configs))):
-        path = ROOT / name
-        if path.is_file() and path.read_text(encoding='utf-8') == text:
-            continue
-        stale.append(name)
-        if not args.check:
-            path.write_text(text, encoding='utf-8')
+    wanted = files()
+    present = {path.name: path.read_text(encoding='utf-8') for path in ROOT.iterdir()}
+    stale = sorted(
+        name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
+    )
     if args.check and stale:
         print(f'Not up to date: {", ".join(stale)}. Run `python tools/list_configs.py`.')
         return 1
+    for name in stale:
+        if name in wanted:
+            (ROOT / name).write_text(wanted[name], encoding='utf-8')
+        else:
+            (ROOT / name).unlink()
     return 0
 
 

@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-
-from rich.console import Console
+from collections.abc import Iterable, Iterator
 
 from mhc_plugin.apis import MultiLabelInferencer, load_config
-from mhc_plugin.apis.prediction_files import check_format, predictions_table, write_predictions
+from mhc_plugin.apis.prediction_files import check_format, prediction_line, write_predictions
 from mhc_plugin.cli.arguments import one_sentence_errors
+from mhc_plugin.datasets.images import list_images
+from mhc_plugin.utils.logs import progress
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +29,9 @@ def parse_args() -> argparse.Namespace:
         help='scores from here on are predicted; one, or one per class',
     )
     rule.add_argument('--topk', type=int, help='so many highest scores are predicted')
-    parser.add_argument('--out', help='file to write to, .json or .csv; else a table is printed')
+    parser.add_argument(
+        '--out', help='file to write to, .json or .csv; else a line an image is printed'
+    )
     parser.add_argument('--show-dir', help='folder for pictures with their labels')
     parser.add_argument(
         '--maps',
@@ -52,9 +55,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def note_failures(results: Iterable[dict], failures: list[bool], aloud: bool) -> Iterator[dict]:
+    """Hand results on, and note for each whether its image could not be read."""
+    for result in results:
+        failures.append('error' in result)
+        if failures[-1] and aloud:
+            print(f'Left out: {result["error"]}', file=sys.stderr)
+        yield result
+
+
 def main() -> None:
     args = parse_args()
     thr = args.thr[0] if args.thr and len(args.thr) == 1 else args.thr
+    failures: list[bool] = []
     with one_sentence_errors(args.traceback):
         if args.out:
             check_format(args.out)
@@ -66,20 +79,18 @@ def main() -> None:
             topk=args.topk,
             tta=args.tta,
         )
-        results = inferencer(
-            args.inputs, batch_size=args.batch_size, maps=args.maps or False, show_dir=args.show_dir
+        images = list_images(args.inputs)
+        results = inferencer.predict_each(
+            images, batch_size=args.batch_size, maps=args.maps or False, show_dir=args.show_dir
         )
+        results = note_failures(results, failures, aloud=bool(args.out))
         if args.out:
+            results = progress(results, 'Inference', len(images))
             write_predictions(results, args.out, inferencer.classes)
         else:
-            # A pipe has no width to fit into.
-            width = None if sys.stdout.isatty() else 1000
-            Console(width=width).print(predictions_table(results))
-    unread = [result for result in results if 'error' in result]
-    if unread and args.out:
-        for result in unread:
-            print(f'Left out: {result["error"]}', file=sys.stderr)
-    if len(unread) == len(results):
+            for result in results:
+                print(prediction_line(result), flush=True)
+    if all(failures):
         sys.exit(1)
 
 

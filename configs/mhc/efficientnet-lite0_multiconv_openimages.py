@@ -1,8 +1,8 @@
 _base_ = [
     '../_base_/models/efficientnet-lite0.py',
+    '../_base_/heads/multiconv.py',
     '../_base_/datasets/openimages.py',
     '../_base_/schedules/sgd_1000e.py',
     '../_base_/default_runtime.py',
 ]
-
-model = dict(head=dict(type='ConvMultiHeadClsHead'))
+model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))

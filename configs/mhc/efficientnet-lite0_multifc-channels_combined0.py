@@ -1,8 +1,8 @@
 _base_ = [
     '../_base_/models/efficientnet-lite0.py',
+    '../_base_/heads/multifc-channels.py',
     '../_base_/datasets/combined0.py',
     '../_base_/schedules/sgd_300e.py',
     '../_base_/default_runtime.py',
 ]
-
-model = dict(head=dict(type='MultiHeadClsHead', connection='channels'))
+model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))

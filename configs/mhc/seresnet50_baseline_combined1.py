@@ -1,17 +1,8 @@
 _base_ = [
     '../_base_/models/seresnet50.py',
+    '../_base_/heads/baseline.py',
     '../_base_/datasets/combined1.py',
     '../_base_/schedules/sgd_300e.py',
     '../_base_/default_runtime.py',
 ]
-
-model = dict(
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        _delete_=True,
-        type='MultiLabelLinearClsHead',
-        num_classes=10,
-        in_channels=2048,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
-    ),
-)
+model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))

@@ -1,17 +1,8 @@
 _base_ = [
-    '../_base_/models/seresnet50.py',
+    '../_base_/models/seresnet50_stages.py',
+    '../_base_/heads/multiconv-stages.py',
     '../_base_/datasets/combined0.py',
     '../_base_/schedules/sgd_300e.py',
     '../_base_/default_runtime.py',
 ]
-
-# Class c of 10 is fed by stage c * 2 // 10 of the last two.
-model = dict(
-    backbone=dict(out_indices=(2, 3)),
-    head=dict(
-        type='ConvMultiHeadClsHead',
-        in_channels=(1024, 2048),
-        connection='stages',
-        head_stages=[0] * 5 + [1] * 5,
-    ),
-)
+model = dict(neck=_base_.neck, head=dict(_base_.head, num_classes=_base_.num_classes))

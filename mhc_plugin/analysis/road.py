@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from mmpretrain.structures import DataSample
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mhc_plugin.class_maps import class_maps_of, left_as_found, unwrap_classifier
+from mhc_plugin.utils.logs import progress
+from mhc_plugin.utils.missing import needs_extra
 from mhc_plugin.utils.seeding import sample_seed, seeded
 
 PERCENTILES = (20, 40, 60, 80)
@@ -77,7 +77,7 @@ def road(
     scores, num_empty = [], 0
     with left_as_found(classifier):
         chosen = _choose(dataset, num_images, seed)
-        for index, label in track(chosen, 'ROAD', transient=True, console=Console(stderr=True)):
+        for index, label in progress(chosen, 'ROAD'):
             batch = default_collate([dataset[index]])
             inputs = classifier.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
             maps = class_maps_of(classifier, inputs, method, [label])
@@ -115,11 +115,9 @@ def road_of_grad_cam() -> tuple[type, type]:
     Raises:
         ImportError: If grad-cam is not installed.
     """
-    try:
+    with needs_extra('cam', 'ROAD'):
         from pytorch_grad_cam.metrics.road import ROADCombined
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError as error:
-        raise ImportError('ROAD needs grad-cam: pip install "mhc_plugin[cam]".') from error
     return ROADCombined, ClassifierOutputTarget
 
 

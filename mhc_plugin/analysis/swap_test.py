@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from mhc_plugin.datasets import SplicedDataset
 from mhc_plugin.functional.swap import logit_std, swap_effects
 from mhc_plugin.utils.seeding import sample_seed
 
-from .shared_backbone import run_models
+from .one_pass import run_models
 
 
 @dataclass(frozen=True)
@@ -104,32 +104,36 @@ class SwappedSplices(Dataset):
 
 
 def swap_test(
-    models: Mapping[str, nn.Module],
+    models: Mapping[Hashable, nn.Module],
     dataset: SplicedDataset,
     seed: int = 0,
     batch_size: int = 32,
     num_workers: int = 0,
-) -> dict[str, SwapTest]:
+    before: Mapping[Hashable, torch.Tensor] | None = None,
+) -> dict[Hashable, SwapTest]:
     """Swap one tile of every composite and see which logits move.
 
     A head that is disentangled answers to its own class alone. Unlike class maps, which show what
     a score is made of, this tests what causes it.
 
     Args:
-        models (Mapping[str, nn.Module]): Classifiers in evaluation mode, by name.
+        models (Mapping[Hashable, nn.Module]): Classifiers in evaluation mode, by name.
         dataset (SplicedDataset): Test composites.
         seed (int): Seed of the draw of swaps; the same for all models. Defaults to 0.
         batch_size (int): Defaults to 32.
         num_workers (int): Processes that load images. Defaults to 0.
+        before (Mapping[Hashable, Tensor], optional): Logits of every model on the unswapped
+            composites (N, num_classes), if they are at hand. Defaults to None.
 
     Returns:
-        dict[str, SwapTest]: The result of every model.
+        dict[Hashable, SwapTest]: The result of every model.
 
     Raises:
         ValueError: If the data set is not spliced, or there are no classes to swap in.
     """
     swapped = SwappedSplices(dataset, seed)
-    before = _logits(models, dataset, batch_size, num_workers, 'Composites')
+    if before is None:
+        before = _logits(models, dataset, batch_size, num_workers, 'Composites')
     after = _logits(models, swapped, batch_size, num_workers, 'Swapped')
     removed, added = torch.tensor(swapped.removed), torch.tensor(swapped.added)
     results = {}
@@ -146,13 +150,13 @@ def swap_test(
 
 
 def _logits(
-    models: Mapping[str, nn.Module],
+    models: Mapping[Hashable, nn.Module],
     dataset: Dataset,
     batch_size: int,
     num_workers: int,
     description: str,
-) -> dict[str, torch.Tensor]:
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in models}
+) -> dict[Hashable, torch.Tensor]:
+    kept: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
     for _, outputs in run_models(models, dataset, batch_size, num_workers, description):
         for name, output in outputs.items():
             kept[name].append(output.logits.cpu())

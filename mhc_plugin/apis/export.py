@@ -1,5 +1,6 @@
 """Export of a model to ONNX, checked against PyTorch."""
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from mhc_plugin import compat
 from mhc_plugin.class_maps import closed_form_maps, left_as_found, unwrap_classifier
+from mhc_plugin.functional.checks import check_no_nan
+from mhc_plugin.utils.missing import needs_extra
 
-from .model import class_names
+from .model import classes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -64,7 +67,8 @@ def export_onnx(
     they were chosen, ``thresholds`` (JSON).
 
     Args:
-        model (nn.Module): A classifier. It is left as it was found.
+        model (nn.Module): A classifier on any device. It is left as it was found; a copy on the
+            CPU is exported.
         path (str | PathLike): File to write.
         image_size (tuple[int, int]): Height and width of the images.
         with_maps (bool): Give inherent class maps in the same graph. Defaults to False.
@@ -75,24 +79,22 @@ def export_onnx(
 
     Raises:
         ImportError: If the packages of the extra ``export`` are missing.
-        ValueError: If maps are wanted and the head has no closed form of them.
+        ValueError: If maps are wanted and the head has no closed form of them, or the model
+            gives NaN.
         RuntimeError: If the difference is above 1e-4; the file is not written then.
     """
-    try:
+    with needs_extra('export', 'The export'):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        raise ImportError(
-            f'The export needs {error.name}: pip install "mhc_plugin[export]".'
-        ) from error
     path = Path(path)
-    classifier = unwrap_classifier(model)
-    device = next(classifier.parameters()).device
+    # On the CPU and in fp32, as onnxruntime runs it: a GPU may multiply in TF32, which is further
+    # from both than an export may be.
+    classifier = copy.deepcopy(unwrap_classifier(model)).cpu().float()
     # The check runs on another number of images than the graph was traced with.
     images = torch.randint(0, 256, (3, 3, *image_size), generator=torch.Generator().manual_seed(0))
-    images = images.float().to(device)
-    with left_as_found(classifier), torch.no_grad():
+    images = images.float()
+    with left_as_found(classifier), torch.no_grad(), torch.autocast('cpu', enabled=False):
         exportable = ExportableClassifier(classifier, with_maps).eval()
         if with_maps and _has_no_maps(classifier, images[:1]):
             raise ValueError(
@@ -100,12 +102,13 @@ def export_onnx(
                 'closed form that a graph could hold: export without maps.'
             )
         expected = exportable(images)
+        check_no_nan(expected[0] if with_maps else expected)
         proto = _to_onnx(exportable, images[:2])
     onnx.helper.set_model_props(proto, _metadata(classifier))
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), providers=['CPUExecutionProvider']
     )
-    actual = session.run(None, dict(images=images.cpu().numpy()))
+    actual = session.run(None, dict(images=images.numpy()))
     difference = _difference(actual, expected if with_maps else (expected,))
     if not difference <= TOLERANCE:
         raise RuntimeError(
@@ -145,7 +148,7 @@ def _has_no_maps(model: nn.Module, images: Tensor) -> bool:
 def _metadata(model: nn.Module) -> dict[str, str]:
     to_rgb = getattr(model.data_preprocessor, 'to_rgb', False)
     metadata = dict(
-        classes=json.dumps(class_names(model), ensure_ascii=False),
+        classes=json.dumps(classes_of(model), ensure_ascii=False),
         channels='RGB' if to_rgb else 'as the pipeline packs them',
     )
     thresholds = (getattr(model, '_dataset_meta', None) or {}).get('thresholds')
@@ -155,8 +158,8 @@ def _metadata(model: nn.Module) -> dict[str, str]:
 
 
 def _difference(actual: list[np.ndarray], expected: tuple[Tensor, ...]) -> float:
-    scores = float(np.abs(actual[0] - expected[0].cpu().numpy()).max())
+    scores = float(np.abs(actual[0] - expected[0].numpy()).max())
     if len(expected) == 1:
         return scores
-    maps = expected[1].cpu().numpy()
+    maps = expected[1].numpy()
     return max(scores, float(np.abs(actual[1] - maps).max() / max(1.0, maps.max())))

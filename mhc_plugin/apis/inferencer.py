@@ -15,16 +15,16 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 from PIL import Image as PILImage
-from rich.console import Console
-from rich.progress import track
 
 from mhc_plugin.class_maps import predictions_with_maps, unwrap_classifier
 from mhc_plugin.class_maps.display import packed_to_rgb
+from mhc_plugin.class_maps.fonts import font_families, missing_glyphs_were_told
 from mhc_plugin.class_maps.panels import MapView, draw_panel
+from mhc_plugin.datasets.images import Image, ImagePipeline, batches, list_images
 from mhc_plugin.functional.thresholds import predicted_mask
+from mhc_plugin.utils.logs import progress
 
-from .images import Image, ImagePipeline, batches, list_images
-from .model import class_names, load_model
+from .model import classes_of, load_model
 
 
 class MultiLabelInferencer(ImageClassificationInferencer):
@@ -79,7 +79,7 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             )
         self.tta = tta
         super().__init__(model, pretrained=pretrained, device=device, classes=classes)
-        self.classes = list(self.classes) if self.classes else class_names(self.model)
+        self.classes = list(self.classes) if self.classes else classes_of(self.model)
         self.thr, self.topk = self._default_rule(thr, topk)
         self._check_rule(self.thr, self.topk)
         self.predictor = self.model
@@ -120,35 +120,30 @@ class MultiLabelInferencer(ImageClassificationInferencer):
 
         Raises:
             FileNotFoundError: If a folder or pattern holds no image.
-            ValueError: If ``thr``, ``topk`` or ``maps`` do not fit.
+            ValueError: If ``thr``, ``topk`` or ``maps`` do not fit, or a score is NaN.
         """
         images = list_images(inputs)
-        samples = self.predict_each(images, batch_size, thr, topk, maps, show_dir)
-        if len(images) > 1:
-            samples = track(
-                samples,
-                'Inference',
-                total=len(images),
-                transient=True,
-                console=Console(stderr=True),
-            )
-        samples = sorted(samples, key=lambda sample: sample.sample_idx)
-        return samples if return_datasamples else [self.to_dict(sample) for sample in samples]
+        results = self.predict_each(
+            images, return_datasamples, batch_size, thr, topk, maps, show_dir
+        )
+        return list(progress(results, 'Inference', len(images)) if len(images) > 1 else results)
 
     def predict_each(
         self,
-        images: Sequence[str | np.ndarray],
+        inputs: Image | Sequence[Image],
+        return_datasamples: bool = False,
         batch_size: int = 32,
         thr: float | Sequence[float] | None = None,
         topk: int | None = None,
         maps: bool | str = False,
         show_dir: str | os.PathLike | None = None,
-    ) -> Iterator[DataSample]:
-        """Predict one image after the other; see :meth:`__call__`.
+    ) -> Iterator[dict | DataSample]:
+        """Predict one batch after the other, and keep nothing of those that are done.
+
+        Arguments and errors are those of :meth:`__call__`, which makes a list of this.
 
         Yields:
-            DataSample: One per image, in the order in which they are done; ``sample_idx`` is the
-            place of the image in ``images``.
+            dict | DataSample: One for each image in order.
         """
         if maps and self.tta:
             raise ValueError(
@@ -156,25 +151,33 @@ class MultiLabelInferencer(ImageClassificationInferencer):
             )
         self._check_rule(*self._rule(thr, topk))
         method = 'inherent' if maps is True else maps
-        with predictions_with_maps(self.model, method) if maps else nullcontext():
-            failed: list[DataSample] = []
-            for batch in batches(self._readable(images, failed), batch_size):
-                yield from failed
-                failed.clear()
-                for index, sample in enumerate(self.predict_batch(batch, thr, topk)):
-                    if show_dir is not None:
-                        self._draw(sample, batch['inputs'], index, Path(show_dir), bool(maps))
-                    yield sample
-            yield from failed
+        failed: list[DataSample] = []
+        for batch in batches(self._readable(list_images(inputs), failed), batch_size):
+            # Around each batch, so that the model is as it was while the caller has a result.
+            with predictions_with_maps(self.model, method) if maps else nullcontext():
+                samples = self.predict_batch(batch, thr, topk)
+            if show_dir is not None:
+                for index, sample in enumerate(samples):
+                    self._draw(sample, batch['inputs'], index, Path(show_dir), bool(maps))
+            # What failed up to here comes before the next batch.
+            done = sorted(failed + samples, key=lambda sample: sample.sample_idx)
+            failed.clear()
+            del batch, samples
+            yield from self._hand_out(done, return_datasamples)
+        yield from self._hand_out(failed, return_datasamples)
 
     def predict_batch(
         self, batch: dict, thr: float | Sequence[float] | None = None, topk: int | None = None
     ) -> list[DataSample]:
-        """Predict what a pipeline has packed and :func:`batches` has collated."""
+        """Predict what a pipeline has packed and :func:`batches` has collated.
+
+        Raises:
+            ValueError: If a score is NaN.
+        """
         samples = self.forward(batch)
-        thr, topk = self._rule(thr, topk)
-        for sample in samples:
-            labels = predicted_mask(sample.pred_score[None], thr, topk)[0].nonzero()[:, 0]
+        scores = torch.stack([sample.pred_score for sample in samples])
+        for sample, mask in zip(samples, predicted_mask(scores, *self._rule(thr, topk))):
+            labels = mask.nonzero()[:, 0]
             order = sample.pred_score[labels].argsort(descending=True, stable=True)
             sample.set_pred_label(labels[order])
         return samples
@@ -200,6 +203,13 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         if 'picture' in sample:
             result['picture'] = sample.picture
         return result
+
+    def _hand_out(
+        self, samples: list[DataSample], return_datasamples: bool
+    ) -> Iterator[dict | DataSample]:
+        while samples:
+            sample = samples.pop(0).cpu()
+            yield sample if return_datasamples else self.to_dict(sample)
 
     def _init_pipeline(self, cfg: Config) -> ImagePipeline:
         return ImagePipeline(cfg, tta=self.tta)
@@ -234,15 +244,18 @@ class MultiLabelInferencer(ImageClassificationInferencer):
         else:
             visualizer = self.visualizer or UniversalVisualizer()
             self.visualizer = visualizer
-            visualizer.visualize_cls(
-                image,
-                sample,
-                classes=self.classes,
-                resize=448,
-                draw_gt=False,
-                name=name,
-                out_file=str(picture),
-            )
+            fonts = font_families([name, *self.classes], visualizer.DEFAULT_TEXT_CFG['family'])
+            with missing_glyphs_were_told():
+                visualizer.visualize_cls(
+                    image,
+                    sample,
+                    classes=self.classes,
+                    resize=448,
+                    draw_gt=False,
+                    text_cfg=dict(family=fonts),
+                    name=name,
+                    out_file=str(picture),
+                )
         sample.set_metainfo(dict(picture=str(picture)))
 
     def _rule(self, thr, topk: int | None) -> tuple:

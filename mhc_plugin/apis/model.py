@@ -1,25 +1,24 @@
 """Trained models, ready to predict."""
 
 import copy
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.runner import load_checkpoint
 from mmpretrain import get_model
 from torch import nn
 
-from mhc_plugin.cli.errors import explain_downloads
+from mhc_plugin.datasets.images import test_dataset
 from mhc_plugin.models.backbone_weights import BACKBONE, RECORD, holds_backbone
+from mhc_plugin.utils.logs import quiet
+from mhc_plugin.utils.missing import explain_downloads
 from mhc_plugin.utils.seeding import seeded
 
 from .config import load_config
-from .images import test_dataset
 
 
 def load_model(
@@ -57,8 +56,11 @@ def load_model(
             cfg.model.backbone.pretrained = False
     seed = cfg.get('randomness', {}).get('seed') or 0
     with explain_downloads(cfg), seeded(seed), quiet():
-        # As MMEngine's runner seeds; `seeded` gives the random states back afterwards.
-        set_random_seed(seed)
+        # As MMEngine's runner seeds, but for the streams of GPUs, which `seeded` would not give
+        # back: the model is built on the CPU.
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = get_model(cfg, pretrained=False)
         meta = {}
         if checkpoint is None:
@@ -75,7 +77,7 @@ def load_model(
     return model.eval()
 
 
-def class_names(model: nn.Module) -> list[str]:
+def classes_of(model: nn.Module) -> list[str]:
     """Names of a loaded model's classes; their indices where none are known.
 
     Raises:
@@ -91,18 +93,6 @@ def class_names(model: nn.Module) -> list[str]:
             'head has `num_classes`.'
         )
     return [str(index) for index in range(count)]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out how timm's stages and every parameter were built and initialised."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_names(model: nn.Module, state: dict, checkpoint: str) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 
 from mhc_plugin.class_maps.display import packed_to_rgb
 from mhc_plugin.class_maps.panels import MapView, draw_panel
+from mhc_plugin.datasets.images import batches
+from mhc_plugin.utils.missing import needs_extra
 
-from .images import batches
 from .inferencer import MultiLabelInferencer
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ def build_page(inferencer: MultiLabelInferencer, title: str = 'mhc_plugin') -> '
     Raises:
         ImportError: If Gradio is not installed.
     """
-    try:
+    with needs_extra('page', 'The page'):
         import gradio as gr
-    except ImportError as error:
-        raise ImportError('The page needs Gradio: pip install "mhc_plugin[page]".') from error
 
     def show(image: np.ndarray | None) -> tuple[str, dict | None, np.ndarray | None]:
         return ('', None, None) if image is None else explain(inferencer, image)

@@ -15,15 +15,14 @@ from rich.progress import track
 
 from mhc_plugin import compat
 from mhc_plugin.datasets import OpenImagesSubset, SplicedDataset, VOCSubset
-from mhc_plugin.datasets.report import print_counts
-from mhc_plugin.datasets.subset import chosen_classes
-from mhc_plugin.datasets.writing import (
+from mhc_plugin.datasets.annotation_files import (
     describe_file,
     new_folder,
-    sample_entries,
     write_annotations,
     write_lines,
 )
+from mhc_plugin.datasets.sample_table import sample_entries
+from mhc_plugin.datasets.subset import chosen_classes, print_counts
 from mhc_plugin.version import __version__
 
 from .config import load_config

@@ -1,23 +1,31 @@
-"""Testing, as ``tools/test.py`` does it."""
+"""Testing, and choosing thresholds, as ``tools/test.py`` does it."""
 
 # ruff: noqa: PT028 (`test` is not a test of pytest)
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mmengine
+import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.evaluator import DumpResults
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from mhc_plugin.cli.errors import explain_downloads
-from mhc_plugin.cli.tables import metrics_table
+from mhc_plugin.datasets.images import flip_views, inner_dataset
 from mhc_plugin.models.backbone_weights import holds_backbone
+from mhc_plugin.utils.logs import table_text
+from mhc_plugin.utils.missing import explain_downloads
 
 from .config import load_config
 from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
-from .images import flip_views
+
+_CLASSWISE = '_classwise'
 
 
 def test(
@@ -115,6 +123,132 @@ def test(
     metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', {})
     runner.logger.info(f'{checkpoint}:\n{metrics_table(metrics, metainfo.get("classes"))}')
     return metrics
+
+
+def choose_thresholds(
+    cfg: Config | str | os.PathLike, checkpoint: str | os.PathLike, **kwargs
+) -> list[float]:
+    """Choose for every class the threshold with the best F1 on validation data, and store them.
+
+    :class:`MultiLabelInferencer` predicts by them, unless it is told otherwise. Scores of these
+    labels on the same data are optimistic.
+
+    Args:
+        cfg (Config | str | PathLike): A config with validation data, which is left as it is, or
+            what :func:`load_config` takes.
+        checkpoint (str | PathLike): A file. The thresholds are written into it, as ``thresholds``
+            of its ``dataset_meta``.
+        **kwargs: See :func:`mhc_plugin.apis.test`: ``work_dir``, ``amp``, ``pin_memory``,
+            ``launcher``.
+
+    Returns:
+        list[float]: One threshold per class, in 0..1; 0.5 for a class without positives.
+
+    Raises:
+        FileNotFoundError: If there is no such config, checkpoint or data.
+        ValueError: If the config has no validation data.
+    """
+    cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
+    if not cfg.get('val_dataloader'):
+        raise ValueError('Expected the config to have a `val_dataloader` to choose thresholds on.')
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'There is no file {checkpoint} to store thresholds in.')
+    on_test_data = _same_images(cfg.val_dataloader, cfg.get('test_dataloader'))
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_evaluator = [dict(type='mmpretrain.BestF1Thresholds')]
+    cfg.test_cfg = dict(fp16=False)
+    metrics = test(cfg, checkpoint, **kwargs)
+    if on_test_data:
+        # After the run, whose first lines would bury it.
+        MMLogger.get_current_instance().warning(
+            'THESE THRESHOLDS WERE CHOSEN ON THE TEST IMAGES: `val_dataloader` and '
+            '`test_dataloader` of this config read the same ones, so scores of labels on the test '
+            'data are flattered. Give the config validation data of its own.'
+        )
+    thresholds = metrics['multi-label/threshold_classwise']
+    if is_main_process():
+        store_thresholds(checkpoint, thresholds)
+    barrier()
+    return thresholds
+
+
+def _same_images(first: dict, second: dict | None) -> bool:
+    """Whether two loaders read the same images, however they prepare, wrap and batch them."""
+    ways = {'pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch'}
+
+    def what(loader: dict | None) -> dict:
+        dataset = inner_dataset((loader or {}).get('dataset')) or {}
+        return {key: value for key, value in dataset.items() if key not in ways}
+
+    return what(first) == what(second) != {}
+
+
+def store_thresholds(checkpoint: str | os.PathLike, thresholds: Sequence[float]) -> None:
+    """Write thresholds into a checkpoint, which is replaced at once or not at all.
+
+    Args:
+        checkpoint (str | PathLike): A file with ``meta``, as MMEngine writes it.
+        thresholds (Sequence[float]): One per class.
+
+    Raises:
+        ValueError: If the checkpoint names its classes and there are not as many thresholds.
+    """
+    path = Path(checkpoint)
+    content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='current')
+    meta = content.setdefault('meta', {}).get('dataset_meta') or {}
+    classes = meta.get('classes')
+    if classes is not None and len(classes) != len(thresholds):
+        raise ValueError(
+            f'Expected {len(classes)} thresholds for the classes of {path}, but got '
+            f'{len(thresholds)}.'
+        )
+    content['meta']['dataset_meta'] = dict(meta, thresholds=[float(t) for t in thresholds])
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        torch.save(content, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def metrics_table(metrics: dict[str, Any], classes: Sequence[str] | None = None) -> str:
+    """Write metrics as a table of scores and, where lists are among them, one of classes.
+
+    Args:
+        metrics (dict[str, Any]): What an evaluator gave. A list whose name ends in ``_classwise``
+            is a column of the second table.
+        classes (Sequence[str], optional): Names of the classes. Defaults to None, which means
+            their indices.
+
+    Returns:
+        str: The tables, without colours.
+    """
+    scores = Table('metric', box=SIMPLE_HEAD)
+    scores.add_column('value', justify='right')
+    columns = {}
+    for name, value in metrics.items():
+        if name.endswith(_CLASSWISE):
+            columns[name.removesuffix(_CLASSWISE)] = value
+        elif isinstance(value, int | float):
+            scores.add_row(name, _number(value))
+    return table_text(scores) + (table_text(_class_table(columns, classes)) if columns else '')
+
+
+def _class_table(columns: dict[str, Sequence], classes: Sequence[str] | None) -> Table:
+    length = max(map(len, columns.values()))
+    names = classes if classes is not None and len(classes) == length else range(length)
+    # The prefix is the same everywhere, and there is little room.
+    table = Table('class', box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column.rpartition('/')[2], justify='right')
+    for index, name in enumerate(names):
+        cells = [values[index] if index < len(values) else '' for values in columns.values()]
+        table.add_row(str(name), *map(_number, cells))
+    return table
+
+
+def _number(value: Any) -> str:
+    return f'{value:.2f}' if isinstance(value, float) else str(value)
 
 
 def _check(

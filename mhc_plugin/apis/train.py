@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
-from mhc_plugin.cli.errors import explain_downloads
+from mhc_plugin.utils.missing import explain_downloads
 
 from .backbone_weights import load_backbone, replace_pretrained
 from .caching import set_feature_cache

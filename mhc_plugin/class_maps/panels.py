@@ -12,6 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mmpretrain.structures import DataSample
 
+from .fonts import font_families, missing_glyphs_were_told
+
 # Perceptually uniform, and black where there is nothing.
 COLOR_MAP = 'inferno'
 _FRAMES = {
@@ -70,7 +72,7 @@ class MapView:
 def draw_panel(
     image: np.ndarray,
     views: Sequence[MapView],
-    class_names: Sequence[str],
+    classes: Sequence[str],
     truth: np.ndarray | None = None,
     title: str = 'image',
 ) -> np.ndarray:
@@ -83,7 +85,7 @@ def draw_panel(
     Args:
         image (np.ndarray): The image as the model saw it, RGB, uint8 (H, W, 3).
         views (Sequence[MapView]): One or more models; the first one gives the order of classes.
-        class_names (Sequence[str]): Names of the classes.
+        classes (Sequence[str]): Names of the classes.
         truth (np.ndarray, optional): 1, 0 or -1 (unknown) for every class.
         title (str): Title of the image. Defaults to 'image'.
 
@@ -93,17 +95,20 @@ def draw_panel(
     Raises:
         ValueError: If the number of names, maps, scores and truths differ, or a map is not finite.
     """
-    _check(views, class_names, truth)
+    _check(views, classes, truth)
     order = np.lexsort((-views[0].scores, ~views[0].predicted))
     tiles = 1 + len(order)
     columns = _num_columns(tiles, len(views))
     rows = math.ceil(tiles / columns)
+    fonts = font_families([title, *map(str, classes), *(view.title for view in views)])
     figure, axes, bars = _layout(rows, columns, len(views), image.shape[1] / image.shape[0])
 
     for ax in axes[0, 0]:
         ax.set_axis_off()
     axes[0, 0][0].imshow(image)
-    axes[0, 0][0].set_title(textwrap.shorten(title, 24, placeholder='…'), fontsize=8)
+    axes[0, 0][0].set_title(
+        textwrap.shorten(title, 24, placeholder='…'), fontsize=8, fontfamily=fonts
+    )
     grey = image.mean(2)
     norms = [Normalize(0, float(view.maps.max()) or 1.0) for view in views]
     cells = [axes[row, column] for row in range(rows) for column in range(columns)]
@@ -115,14 +120,17 @@ def draw_panel(
             index = order[place]
             _overlay(ax, grey, view.maps[index], norm)
             known = None if truth is None else int(truth[index])
-            _label(ax, view, class_names[index], index, known, with_title=len(views) > 1)
+            name = str(classes[index])
+            _label(ax, view, name, index, known, with_title=len(views) > 1, fonts=fonts)
     for bar, view, norm in zip(bars, views, norms):
         figure.colorbar(ScalarMappable(norm, COLOR_MAP), cax=bar)
         bar.tick_params(labelsize=7)
-        bar.set_ylabel(' '.join(filter(None, [_short(view.title), 'class map (raw)'])), fontsize=7)
+        words = ' '.join(filter(None, [_short(view.title), 'class map (raw)']))
+        bar.set_ylabel(words, fontsize=7, fontfamily=fonts)
     _draw_legend(figure, truth is not None)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with missing_glyphs_were_told():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -137,14 +145,13 @@ def truth_of(sample: DataSample, num_classes: int) -> np.ndarray | None:
     return truth
 
 
-def _check(views: Sequence[MapView], class_names: Sequence[str], truth: np.ndarray | None) -> None:
-    counts = [len(class_names), *(len(x) for v in views for x in (v.maps, v.scores, v.predicted))]
+def _check(views: Sequence[MapView], classes: Sequence[str], truth: np.ndarray | None) -> None:
+    counts = [len(classes), *(len(x) for v in views for x in (v.maps, v.scores, v.predicted))]
     if truth is not None:
         counts.append(len(truth))
     if len(set(counts)) != 1:
         raise ValueError(
-            'Expected as many maps, scores, predictions and truths as `class_names`, but got '
-            f'{counts}.'
+            f'Expected as many maps, scores, predictions and truths as `classes`, but got {counts}.'
         )
     if not all(np.isfinite(view.maps).all() for view in views):
         raise ValueError('Expected finite class maps, but got NaN or infinity.')
@@ -195,15 +202,24 @@ def _overlay(ax, grey: np.ndarray, class_map: np.ndarray, norm: Normalize) -> No
     ax.set(xticks=[], yticks=[])
 
 
-def _label(ax, view: MapView, name: str, index: int, known: int | None, with_title: bool) -> None:
+def _label(
+    ax,
+    view: MapView,
+    name: str,
+    index: int,
+    known: int | None,
+    with_title: bool,
+    fonts: Sequence[str],
+) -> None:
     predicted = bool(view.predicted[index])
     lines = [
-        textwrap.shorten(str(name), 20, placeholder='…') or str(index),
+        textwrap.shorten(name, 20, placeholder='…') or str(index),
         f'{view.scores[index]:.2f}' + ('' if known is None else f' {_TRUTH[known]}'),
     ]
     if with_title:
         lines[1] = f'{_short(view.title)}: {lines[1]}'
-    ax.set_title('\n'.join(lines), fontsize=8, fontweight='bold' if predicted else 'normal')
+    weight = 'bold' if predicted else 'normal'
+    ax.set_title('\n'.join(lines), fontsize=8, fontweight=weight, fontfamily=fonts)
     color = _FRAMES.get((predicted, known))
     for spine in ax.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=2.5)

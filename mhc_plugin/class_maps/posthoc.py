@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mhc_plugin.utils.missing import needs_extra
+
 from .state import check_maps, left_as_found
 
 
@@ -20,13 +22,9 @@ def posthoc_methods() -> dict[str, type]:
     Raises:
         ImportError: If grad-cam is not installed.
     """
-    try:
+    with needs_extra('cam', 'A post-hoc class map'):
         import pytorch_grad_cam
         from pytorch_grad_cam.base_cam import BaseCAM
-    except ImportError as error:
-        raise ImportError(
-            'Post-hoc class maps need grad-cam: pip install "mhc_plugin[cam]".'
-        ) from error
     return {
         name: cls
         for name, cls in sorted(vars(pytorch_grad_cam).items())

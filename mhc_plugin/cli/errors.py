@@ -1,62 +1,18 @@
-"""Errors in one sentence, as far as they come from settings, files and the network."""
+"""Errors in one sentence, as far as they come from settings and files."""
 
 import difflib
 import inspect
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import mmpretrain.registry
-from mmengine.config import Config
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
-_NETWORK_PACKAGES = (
-    'urllib',
-    'urllib3',
-    'http',
-    'ssl',
-    'requests',
-    'httpx',
-    'httpcore',
-    'huggingface_hub',
-)
 _UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+)::(.+?) registry')
 _UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _IN_WORKER = 'in DataLoader worker process'
-
-
-@contextmanager
-def explain_downloads(cfg: Config) -> Iterator[None]:
-    """Turn the many errors of a failed download into one that says what was to be downloaded.
-
-    Args:
-        cfg (Config): The config, whose weights may have to be downloaded.
-
-    Raises:
-        ConnectionError: If the network failed.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = next(filter(_is_network_error, _chain(error)), None)
-        if reason is None:
-            raise
-        first_line = str(reason).partition('\n')[0]
-        weights, checkpoint = list(_downloads(cfg.model)), str(cfg.get('load_from') or '')
-        advice = 'name a local copy of the checkpoint'
-        if weights:
-            advice = (
-                'give the weights with `--backbone-weights PATH`, or take random ones with '
-                '`--backbone-weights none`'
-            )
-        sources = weights + [checkpoint] * ('://' in checkpoint)
-        raise ConnectionError(
-            f'Could not download {" or ".join(sources) or "a file"} '
-            f'({first_line}). Without a network, {advice}.'
-        ) from error
 
 
 def in_one_sentence(error: BaseException) -> str:
@@ -91,30 +47,6 @@ def in_one_sentence(error: BaseException) -> str:
     if type(error) in (ValueError, FileNotFoundError, ConnectionError, ImportError, SyntaxError):
         return text
     return f'{type(error).__name__}: {text}'
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_network_error(error: BaseException) -> bool:
-    return type(error).__module__.split('.')[0] in _NETWORK_PACKAGES
-
-
-def _downloads(value: Any, key: str = '') -> Iterator[str]:
-    """Addresses of weights in a config, and names of timm's models that come with weights."""
-    if isinstance(value, dict):
-        if value.get('type') == 'TIMMBackbone' and value.get('pretrained'):
-            yield f'the weights of {value.get("model_name")}'
-        for name, item in value.items():
-            yield from _downloads(item, name)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _downloads(item, key)
-    elif key in ('checkpoint', 'pretrained') and '://' in str(value):
-        yield value
 
 
 def _last_line(text: str) -> str:

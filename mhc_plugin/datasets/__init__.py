@@ -1,11 +1,10 @@
-from mhc_plugin.utils.seeding import sample_seed, seeded
-
+from .annotation_files import AnnotationError
 from .choose import choose_classes, choose_images
-from .errors import AnnotationError
+from .class_lists import class_list_difference, num_classes_difference
 from .openimages.subset import OpenImagesSubset
-from .own_images import CSVMultiLabelDataset, JSONMultiLabelDataset
-from .splices.digits import SklearnDigits
-from .splices.imagenette import Imagenette
+from .own_images.csv_labels import CSVMultiLabelDataset
+from .own_images.json_labels import JSONMultiLabelDataset
+from .splices.single_label import Imagenette, SklearnDigits
 from .splices.spliced import SplicedDataset
 from .transforms import *
 from .voc.subset import VOCSubset
@@ -21,6 +20,6 @@ __all__ = [
     'VOCSubset',
     'choose_classes',
     'choose_images',
-    'sample_seed',
-    'seeded',
+    'class_list_difference',
+    'num_classes_difference',
 ]

@@ -11,6 +11,8 @@ from .label_table import LabelTable
 
 # Rarer classes than these are never among the few that are chosen for having many images.
 MAX_CANDIDATES = 64
+# Patterns that are unpacked at a time.
+_BLOCK = 4096
 
 
 def choose_classes(
@@ -57,16 +59,10 @@ def choose_classes(
     candidates = by_frequency[: max(MAX_CANDIDATES, num_classes)]
     candidates = candidates[images[candidates] > 0]
     table = table.select_classes(candidates)
-    patterns, pattern_of = label_patterns(
-        table.take(np.flatnonzero(table.num_positives() >= min_labels))
-    )
-    search = _ClassSearch(
-        patterns,
-        np.bincount(pattern_of, minlength=len(patterns)),
-        min_labels,
-        max_labels,
-        max_images,
-    )
+    rows = np.flatnonzero(table.num_positives() >= min_labels)
+    patterns, pattern_of = label_patterns(table, rows)
+    available = np.bincount(pattern_of, minlength=len(patterns))
+    search = _ClassSearch(patterns, available, min_labels, max_labels, max_images)
     return sorted(int(candidates[i]) for i in search.run(num_classes))
 
 
@@ -104,12 +100,19 @@ def choose_images(
     rows = np.flatnonzero(fits)
     if max_images is None or len(rows) <= max_images:
         return rows
-    patterns, pattern_of = label_patterns(table.take(rows))
+    patterns, pattern_of = label_patterns(table, rows)
+    available = np.bincount(pattern_of, minlength=len(patterns))
     rng = np.random.RandomState(seed)
-    shares = _shares(patterns, np.bincount(pattern_of, minlength=len(patterns)), max_images, rng)
-    by_pattern = np.argsort(pattern_of, kind='stable')
-    groups = np.split(by_pattern, np.cumsum(np.bincount(pattern_of))[:-1])
-    chosen = [rng.permutation(group)[:share] for group, share in zip(groups, shares)]
+    shares = _shares(patterns, available, max_images, rng)
+    by_pattern = np.argsort(pattern_of, kind='stable').astype(np.int32)
+    del pattern_of
+    ends = np.cumsum(available)
+    # What is alone with its classes is not drawn.
+    single = available == 1
+    chosen = [by_pattern[ends[single & (shares == 1)] - 1]]
+    for pattern in np.flatnonzero(~single):
+        group = by_pattern[ends[pattern] - available[pattern] : ends[pattern]]
+        chosen.append(rng.permutation(group)[: shares[pattern]])
     return np.sort(rows[np.concatenate(chosen)])
 
 
@@ -129,26 +132,34 @@ def check_limits(min_labels: int, max_labels: int | None, max_images: int | None
         )
 
 
-def label_patterns(table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
+def label_patterns(table: LabelTable, rows: np.ndarray) -> tuple[LabelTable, np.ndarray]:
     """The distinct sets of present classes, and which of them each image has.
 
+    Args:
+        table (LabelTable): Labels of all images.
+        rows (np.ndarray): The images, int64 ``(n,)``.
+
     Returns:
-        tuple: Patterns, bool ``(u, C)``, in an order that depends on the set of patterns alone,
-        and the pattern of each image, int64 ``(n,)``.
+        tuple: Patterns, a table of positives alone, in an order that depends on the set of
+        patterns alone, and the pattern of each image, int32 ``(n,)``.
     """
     # A set of classes is known by the sum of its classes' random 64-bit numbers: that two of even
     # a million sets share one has odds of one to ten million.
     numbers = np.random.RandomState(0).randint(0, 2**63, table.num_classes, np.int64)
-    keys = np.empty(len(table), np.int64)
-    step = 1 << 17
-    for start in range(0, len(table), step):
-        offsets = table.offsets[start : start + step + 1]
-        entries = slice(offsets[0], offsets[-1])
-        terms = numbers[table.classes[entries]] * (table.values[entries] == 1)
+    keys = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        part = table.take(rows[start : start + _BLOCK])
+        terms = numbers[part.classes] * (part.values == 1)
         sums = np.concatenate([[0], np.cumsum(terms)])
-        keys[start : start + step] = np.diff(sums[offsets - offsets[0]])
-    _, first, pattern_of = np.unique(keys, return_index=True, return_inverse=True)
-    return table.take(first).dense() == 1, pattern_of
+        keys[start : start + _BLOCK] = np.diff(sums[part.offsets])
+    # As np.unique does it, in half of its memory.
+    order = np.argsort(keys, kind='stable').astype(np.int32)
+    keys = keys[order]
+    is_first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
+    del keys
+    pattern_of = np.empty(len(order), np.int32)
+    pattern_of[order] = np.cumsum(is_first, dtype=np.int32) - 1
+    return table.take(rows[order[is_first]]).only_positives(), pattern_of
 
 
 def _as_table(labels: np.ndarray | LabelTable) -> LabelTable:
@@ -164,59 +175,91 @@ def _as_table(labels: np.ndarray | LabelTable) -> LabelTable:
 
 
 class _ClassSearch:
-    """Exchange one chosen class for another as long as the choice gets better."""
+    """Exchange one chosen class for another as long as the choice gets better.
+
+    What every exchange would give follows from products of the patterns with one another, which
+    are computed for a block of patterns at a time.
+    """
 
     def __init__(
         self,
-        patterns: np.ndarray,
-        images: np.ndarray,
+        patterns: LabelTable,
+        available: np.ndarray,
         min_labels: int,
         max_labels: int | None,
         max_images: int,
     ) -> None:
-        # One row per class: a choice then reads its own memory alone.
-        self.present = np.ascontiguousarray(patterns.T).view(np.uint8)
-        self.images = images.astype(np.float64)
+        self.patterns = patterns
+        # Sums of whole numbers are exact in float32 below 2 ** 24 images.
+        self.available = available.astype(np.float32 if available.sum() < 2**24 else np.float64)
         self.min_labels = min_labels
-        self.max_labels = patterns.shape[1] if max_labels is None else max_labels
+        self.max_labels = patterns.num_classes if max_labels is None else max_labels
         self.max_images = max_images
 
     def run(self, num_classes: int) -> list[int]:
         chosen = list(range(num_classes))
-        quality = self.quality(chosen)
         while True:
-            better, swapped = max(
-                ((self.quality(other), other) for other in self._neighbours(chosen)),
-                key=lambda pair: pair[0],
-                default=(quality, chosen),
-            )
-            if better <= quality:
+            qualities = self._qualities(chosen)
+            others = [c for c in range(self.patterns.num_classes) if c not in chosen]
+            exchanges = [(place, other) for place in range(num_classes) for other in others]
+            best = max(exchanges, key=lambda exchange: qualities[exchange], default=None)
+            # To exchange a class for itself is to leave it.
+            if best is None or qualities[best] <= qualities[0, chosen[0]]:
                 return chosen
-            quality, chosen = better, swapped
+            place, other = best
+            chosen[place] = other
 
-    def quality(self, chosen: list[int]) -> tuple[float, ...]:
-        present = self.present[chosen]
-        labels = present.sum(0, dtype=np.int16)
-        fits = (labels >= self.min_labels) & (labels <= self.max_labels)
-        images = self.images[fits]
-        return (min(images.sum(), self.max_images), *np.sort(present[:, fits] @ images))
+    def _qualities(self, chosen: list[int]) -> dict[tuple[int, int], tuple[float, ...]]:
+        """What the choice would be worth with another class at each place.
 
-    def _neighbours(self, chosen: list[int]):
-        others = [c for c in range(len(self.present)) if c not in chosen]
-        for place in range(len(chosen)):
-            for other in others:
-                yield [*chosen[:place], other, *chosen[place + 1 :]]
+        Returns:
+            dict: For every place and class: images that fit, up to ``max_images``, and images of
+            each class among these, ascending.
+        """
+        size = len(chosen)
+        totals = np.zeros((size, self.patterns.num_classes))
+        counts = np.zeros((size, size, self.patterns.num_classes))
+        added = np.zeros_like(totals)
+        for start in range(0, len(self.patterns), _BLOCK):
+            available = self.available[start : start + _BLOCK]
+            present = self.patterns.part(start, start + _BLOCK).dense().T.astype(available.dtype)
+            labels = present[chosen].sum(0)
+            for place, out in enumerate(chosen):
+                others = labels - present[out]
+                without = available * self._fits(others)
+                gained = available * self._fits(others + 1) - without
+                totals[place] += without.sum() + present @ gained
+                counts[place] += (present[chosen] @ without)[:, None]
+                counts[place] += (present[chosen] * gained) @ present.T
+                added[place] += present @ (without + gained)
+        counts[range(size), range(size)] = added
+        return {
+            (place, new): (
+                min(totals[place, new], self.max_images),
+                *np.sort(counts[place, :, new]),
+            )
+            for place in range(size)
+            for new in range(self.patterns.num_classes)
+        }
+
+    def _fits(self, labels: np.ndarray) -> np.ndarray:
+        return (labels >= self.min_labels) & (labels <= self.max_labels)
 
 
 def _shares(
-    patterns: np.ndarray, available: np.ndarray, total: int, rng: np.random.RandomState
+    patterns: LabelTable, available: np.ndarray, total: int, rng: np.random.RandomState
 ) -> np.ndarray:
     """How many images of each pattern to take, int64 ``(u,)``, ``total`` in all."""
-    num_classes = patterns.shape[1]
-    sizes = patterns.sum(1)
+    num_classes = patterns.num_classes
+    sizes = patterns.num_positives()
     left = available.copy()
-    counts = np.zeros(num_classes, np.int64)
-    with_class = [rng.permutation(np.flatnonzero(column)) for column in patterns.T]
+    counts = np.zeros(num_classes + 1, np.int64)
+    with_class = patterns.rows_by_class()
+    for members in with_class:
+        rng.shuffle(members)
+    # The classes of each pattern, then places that count nothing: 2 bytes for each.
+    classes_of = np.full((len(patterns), sizes.max(initial=0)), num_classes, np.int16)
+    classes_of[np.arange(classes_of.shape[1]) < sizes[:, None]] = patterns.classes
     open_classes = rng.permutation(num_classes)
     for _ in range(min(total, int(available[sizes > 0].sum()))):
         while True:
@@ -228,11 +271,12 @@ def _shares(
             open_classes = open_classes[open_classes != lowest]
         # What one more image of a pattern adds to the variance of the counts, times num_classes
         # squared: in integers, so that every machine finds the same ties.
-        deviation = 2 * (num_classes * counts - counts.sum()) + num_classes
-        cost = patterns[members] @ deviation - sizes[members] ** 2
+        size = sizes[members]
+        cost = 2 * num_classes * counts[classes_of[members]].sum(1)
+        cost -= size * (size + (2 * counts.sum() - num_classes))
         best = members[np.argmin(cost)]
         left[best] -= 1
-        counts += patterns[best]
+        counts[patterns.positives(best)] += 1
     # Images without any of the classes do not touch the balance and come last.
     shares = available - left
     empty = np.flatnonzero(sizes == 0)

@@ -5,13 +5,15 @@ take some bytes per label and are shared: rows of differing length lie one behin
 ``offsets`` says where each begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 # Ten million labels are worked on in parts of this length where whole ones need a second array.
 _STEP = 1 << 19
+# Images that are worked on at a time where each entry needs some numbers of eight bytes.
+_ROWS = 1 << 13
 
 
 def _compress(array: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -69,6 +71,22 @@ class LabelTable:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def part(self, start: int, stop: int) -> 'LabelTable':
+        """Images one after the other; labels stay in the memory of all."""
+        offsets = self.offsets[start : stop + 1]
+        entries = slice(offsets[0], offsets[-1])
+        return LabelTable(
+            offsets - offsets[0],
+            self.classes[entries],
+            self.values[entries],
+            self.num_classes,
+            self.fill,
+        )
+
+    def _parts(self) -> Iterator[tuple[slice, 'LabelTable']]:
+        for start in range(0, max(len(self), 1), _ROWS):
+            yield slice(start, start + _ROWS), self.part(start, start + _ROWS)
+
     def row(self, row: int) -> np.ndarray:
         """1, 0 and -1 for one image, int8 ``(num_classes,)``."""
         labels = np.full(self.num_classes, self.fill, np.int8)
@@ -83,9 +101,11 @@ class LabelTable:
 
     def num_positives(self) -> np.ndarray:
         """Number of classes present in each image, int64 ``(n,)``."""
-        counts = np.zeros(len(self.values) + 1, np.int32)
-        np.cumsum(self.values == 1, out=counts[1:])
-        return (counts[self.offsets[1:]] - counts[self.offsets[:-1]]).astype(np.int64)
+        counts = np.empty(len(self), np.int64)
+        for rows, part in self._parts():
+            ends = np.concatenate([[0], np.cumsum(part.values == 1)])
+            counts[rows] = np.diff(ends[part.offsets])
+        return counts
 
     def count(self, value: int) -> np.ndarray:
         """Number of images with ``value`` for each class, int64 ``(num_classes,)``."""
@@ -101,23 +121,57 @@ class LabelTable:
 
     def take(self, rows: np.ndarray) -> 'LabelTable':
         """The chosen images, in the order of ``rows``."""
-        offsets, entries = _gather(self.offsets, np.asarray(rows, np.int64))
-        return LabelTable(
-            offsets, self.classes[entries], self.values[entries], self.num_classes, self.fill
+        rows = np.asarray(rows, np.int64)
+        offsets = np.concatenate([[0], np.cumsum(self.offsets[rows + 1] - self.offsets[rows])])
+        classes, values = np.empty(offsets[-1], np.int16), np.empty(offsets[-1], np.int8)
+        for start in range(0, len(rows), _ROWS):
+            _, entries = _gather(self.offsets, rows[start : start + _ROWS])
+            part = slice(offsets[start], offsets[start] + len(entries))
+            classes[part], values[part] = self.classes[entries], self.values[entries]
+        return LabelTable(offsets, classes, values, self.num_classes, self.fill)
+
+    def only_positives(self) -> 'LabelTable':
+        """The same images with the classes that are present; all others are absent."""
+        present = self.values == 1
+        offsets = np.concatenate([[0], np.cumsum(self.num_positives())])
+        return LabelTable(offsets, self.classes[present], self.values[present], self.num_classes, 0)
+
+    def rows_by_class(self) -> list[np.ndarray]:
+        """Images, int32, that have an entry of each class, ascending."""
+        ends = np.cumsum(
+            sum(np.bincount(part.classes, minlength=self.num_classes) for _, part in self._parts())
         )
+        filled = np.concatenate([[0], ends[:-1]])
+        rows = np.empty(len(self.classes), np.int32)
+        for images, part in self._parts():
+            order = np.argsort(part.classes, kind='stable')
+            classes = part.classes[order]
+            counts = np.bincount(classes, minlength=self.num_classes)
+            places = np.arange(len(order)) + np.repeat(filled - np.cumsum(counts) + counts, counts)
+            rows[places] = (
+                images.start + np.repeat(np.arange(len(part)), np.diff(part.offsets))[order]
+            )
+            filled += counts
+        return np.split(rows, ends[:-1])
 
     def select_classes(self, classes: Sequence[int]) -> 'LabelTable':
         """The chosen classes, renumbered in the order given."""
-        classes = np.asarray(classes, np.int64)
         number = np.full(self.num_classes, -1, np.int16)
-        number[classes] = np.arange(len(classes))
-        kept = number[self.classes] >= 0
-        rows = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.offsets))[kept]
-        renumbered = number[self.classes[kept]]
-        order = np.lexsort((renumbered, rows))
-        offsets = np.searchsorted(rows, np.arange(len(self) + 1, dtype=np.int32))
+        number[np.asarray(classes, np.int64)] = np.arange(len(classes))
+        parts, sizes = [], []
+        for _, part in self._parts():
+            kept = number[part.classes] >= 0
+            rows = np.repeat(np.arange(len(part)), np.diff(part.offsets))[kept]
+            renumbered = number[part.classes[kept]]
+            order = np.lexsort((renumbered, rows))
+            parts.append((renumbered[order], part.values[kept][order]))
+            sizes.append(np.bincount(rows, minlength=len(part)))
         return LabelTable(
-            offsets, renumbered[order], self.values[kept][order], len(classes), self.fill
+            np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
+            np.concatenate([renumbered for renumbered, _ in parts]),
+            np.concatenate([values for _, values in parts]),
+            len(classes),
+            self.fill,
         )
 
     def dense(self) -> np.ndarray:

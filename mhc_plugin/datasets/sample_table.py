@@ -1,13 +1,14 @@
 """The samples of a dataset as arrays that look like MMEngine's list of dicts."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import AnnotationError
+from .annotation_files import AnnotationError
 from .label_table import BoxTable, LabelTable
 
 _EXIF_ORIENTATION = 0x0112
@@ -67,6 +68,23 @@ class SampleTable(Sequence):
             names=self.names[rows],
             labels=self.labels.take(rows),
             boxes=None if self.boxes is None else self.boxes.take(rows),
+        )
+
+
+def sample_entries(samples: SampleTable, root: str) -> Iterator[dict]:
+    """What :func:`write_annotations` writes of these samples, paths below ``root``.
+
+    Classes of which nothing is known are in ``unknown_label``, which
+    :class:`JSONMultiLabelDataset` reads and MMPretrain's ``MultiLabelDataset`` passes over.
+    """
+    folders = [os.path.relpath(folder, root) for folder in samples.folders]
+    for row in range(len(samples)):
+        labels = samples.labels.row(row)
+        path = os.path.join(folders[samples.folder_of[row]], f'{samples.names[row].decode()}.jpg')
+        yield dict(
+            img_path=os.path.normpath(path),
+            gt_label=np.flatnonzero(labels == 1).tolist(),
+            unknown_label=np.flatnonzero(labels == -1).tolist(),
         )
 
 

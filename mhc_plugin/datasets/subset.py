@@ -1,21 +1,54 @@
-"""What the subsets of VOC and OpenImages share."""
+"""What the subsets of VOC and OpenImages share: choosing images, and saying what that did."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.table import Table
 
+from .annotation_files import AnnotationError
 from .choose import check_limits, choose_classes, choose_images
-from .errors import AnnotationError
-from .report import LabelCounts, count_labels
+from .label_table import LabelTable
 from .sample_table import SampleTable
 from .targets import MultiLabelTargets
 from .transforms.boxes import BOX_KEYS, keeps_whole_image
 
 # A line of the log has room for as many classes.
 _MAX_LOGGED = 20
+
+
+class ImageCounts(NamedTuple):
+    """What a set of images holds.
+
+    Attributes:
+        images (int): Number of images.
+        present (np.ndarray): Images with each class, int64 ``(num_classes,)``.
+        absent (np.ndarray): Images known to lack each class, int64 ``(num_classes,)``.
+        unknown (np.ndarray): The other images, int64 ``(num_classes,)``.
+        images_by_labels (np.ndarray): Images with 0, 1, 2, ... classes present, int64.
+    """
+
+    images: int
+    present: np.ndarray
+    absent: np.ndarray
+    unknown: np.ndarray
+    images_by_labels: np.ndarray
+
+    def to_dict(self, classes: Sequence[str]) -> dict:
+        """The same in plain Python, by class name."""
+        per_class = {
+            name: dict(present=int(present), absent=int(absent), unknown=int(unknown))
+            for name, present, absent, unknown in zip(
+                classes, self.present, self.absent, self.unknown
+            )
+        }
+        return dict(
+            images=self.images, classes=per_class, images_by_labels=self.images_by_labels.tolist()
+        )
 
 
 @dataclass
@@ -60,14 +93,14 @@ class SubsetMixin(MultiLabelTargets, ABC):
     :meth:`init_subset` before its base's constructor and implements :meth:`read_samples`.
 
     Attributes:
-        counts_before (LabelCounts): Labels of all images that were found.
-        counts_after (LabelCounts): Labels of the images that were chosen.
+        counts_before (ImageCounts): Labels of all images that were found.
+        counts_after (ImageCounts): Labels of the images that were chosen.
         left_out (LeftOut): How many of what could not be used.
         sources (list[str]): The files that name the images.
     """
 
-    counts_before: LabelCounts
-    counts_after: LabelCounts
+    counts_before: ImageCounts
+    counts_after: ImageCounts
     sources: list[str]
 
     def init_subset(
@@ -92,8 +125,8 @@ class SubsetMixin(MultiLabelTargets, ABC):
             samples.labels, self.max_images, self.min_labels, self.max_labels, self.seed
         )
         chosen = samples if len(rows) == len(samples) else samples.take(rows)
-        self.counts_before = count_labels(samples.labels)
-        self.counts_after = count_labels(chosen.labels)
+        self.counts_before = count_images(samples.labels)
+        self.counts_after = count_images(chosen.labels)
         self._log()
         if not len(rows):
             most = 'any number' if self.max_labels is None else self.max_labels
@@ -113,13 +146,13 @@ class SubsetMixin(MultiLabelTargets, ABC):
         self.full_init()
         return self.data_list.labels.positives(range(len(self))[idx]).tolist()
 
-    def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline; boxes enter only those that keep the whole image."""
+    def pipeline_input(self, idx: int) -> dict:
+        """What the pipeline is given; boxes enter only those that keep the whole image."""
         sample = self.get_data_info(idx)
         if not keeps_whole_image(self.pipeline.transforms):
             for key in BOX_KEYS:
                 sample.pop(key, None)
-        return self.pipeline(sample)
+        return sample
 
     def _get_unserialized_subset(self, indices: Sequence[int] | int) -> SampleTable:
         if isinstance(indices, int):
@@ -143,3 +176,46 @@ class SubsetMixin(MultiLabelTargets, ABC):
                 f'{name}: there are no more images that fit, though {self.max_images:,} '
                 'were asked for'
             )
+
+
+def count_images(table: LabelTable) -> ImageCounts:
+    """Count images per class and labels per image."""
+    return ImageCounts(
+        len(table),
+        table.count(1),
+        table.count(0),
+        table.count(-1),
+        np.bincount(table.num_positives(), minlength=1),
+    )
+
+
+def print_counts(
+    before: ImageCounts,
+    after: ImageCounts,
+    classes: Sequence[str],
+    title: str = '',
+    console: Console | None = None,
+) -> None:
+    """Print images per class and labels per image, before and after images were chosen."""
+    console = console or Console()
+    per_class = Table('class', title=f'{title} images per class'.strip())
+    for when in ('before', 'after'):
+        for column in ('present', 'absent', 'unknown'):
+            per_class.add_column(f'{column} {when}', justify='right')
+    for i, name in enumerate(classes):
+        cells = (counts[i] for part in (before, after) for counts in part[1:4])
+        per_class.add_row(name, *(f'{count:,}' for count in cells))
+    per_image = Table('classes in the image', title=f'{title} images by labels'.strip())
+    for when in ('before', 'after'):
+        per_image.add_column(f'images {when}', justify='right')
+    for number in range(len(before.images_by_labels)):
+        per_image.add_row(
+            str(number), *(f'{_at(part.images_by_labels, number):,}' for part in (before, after))
+        )
+    per_image.add_row('all', f'{before.images:,}', f'{after.images:,}')
+    console.print(per_class)
+    console.print(per_image)
+
+
+def _at(counts: np.ndarray, place: int) -> int:
+    return int(counts[place]) if place < len(counts) else 0

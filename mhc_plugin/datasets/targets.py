@@ -1,8 +1,13 @@
 """The two forms in which every multi-label dataset of ours gives its labels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from .annotation_files import AnnotationError
+from .class_lists import read_class_list
+from .image_folder import can_be_read
 
 UNKNOWN = -1.0
 
@@ -33,6 +38,34 @@ class MultiLabelTargets:
     sample is asked for; stored are only the short lists. Classes listed under
     ``unknown_label``, where a dataset has such a field, score -1.
     """
+
+    def _compat_classes(self, metainfo: dict | None, classes: Any) -> dict:
+        """Check the names of classes before MMPretrain hands them on."""
+        metainfo = dict(metainfo or {})
+        if classes is not None:
+            metainfo = {'classes': classes, **metainfo}
+        if metainfo.get('classes') is not None:
+            metainfo['classes'] = read_class_list(metainfo['classes'])
+        return metainfo
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Run the pipeline on one sample; an image that cannot be read is named.
+
+        Raises:
+            AnnotationError: If the image is none, or empty.
+        """
+        sample = self.pipeline_input(idx)
+        path = sample.get('img_path')
+        try:
+            return self.pipeline(sample)
+        except Exception as error:
+            if path is None or can_be_read(path):
+                raise
+            raise AnnotationError('The image cannot be read.', path) from error
+
+    def pipeline_input(self, idx: int) -> dict:
+        """What the pipeline is given of one sample."""
+        return self.get_data_info(idx)
 
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one image.

@@ -1,19 +1,15 @@
 """Thresholds per class, chosen for the best F1."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 from torch import Tensor
 
-from mhc_plugin.functional.thresholds import best_f1_thresholds
+from mhc_plugin.functional.thresholds import best_f1_threshold_of_class
 
-from .samples import read_scores, stack_scores
+from .running import KnownPairs, RunningMetric
 
 
 @METRICS.register_module()
-class BestF1Thresholds(BaseMetric):
+class BestF1Thresholds(RunningMetric):
     """For every class the threshold with the best F1 over its known targets.
 
     Results: ``multi-label/threshold_classwise``, scores in 0..1, and
@@ -27,31 +23,25 @@ class BestF1Thresholds(BaseMetric):
             means ``'multi-label'``.
     """
 
-    default_prefix = 'multi-label'
+    def new_state(self) -> KnownPairs:
+        return KnownPairs()
 
-    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def add(self, state: KnownPairs, scores: Tensor, target: Tensor) -> KnownPairs:
+        return state.add(scores, target)
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep scores and targets of one batch.
-
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): With ``pred_score``, and ``gt_score`` or ``gt_label``.
-        """
-        self.results.extend(read_scores(data_sample) for data_sample in data_samples)
-
-    def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict:
+    def compute_metrics(self, results: list[KnownPairs]) -> dict:
         """Choose the thresholds over all samples.
 
         Args:
-            results (list): Scores and targets of every sample.
+            results (list[KnownPairs]): What every process has kept.
 
         Returns:
             dict: Two lists, one number per class each.
         """
-        best = best_f1_thresholds(*stack_scores(results))
+        thresholds, f1 = zip(
+            *(best_f1_threshold_of_class(*known) for known in KnownPairs.merge(results).classes())
+        )
         return {
-            'threshold_classwise': best.thresholds.tolist(),
-            'best-f1_classwise': (100 * best.f1).tolist(),
+            'threshold_classwise': list(thresholds),
+            'best-f1_classwise': [100 * value for value in f1],
         }

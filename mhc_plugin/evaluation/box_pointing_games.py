@@ -13,14 +13,15 @@ from mhc_plugin.functional.localisation import (
     energy_pointing_game,
     is_empty,
     pointing_game,
+    resize_maps,
 )
 
 from .class_map_results import (
     check_size,
+    input_size,
     log_per_class,
     mean_per_class,
     read_maps,
-    resize_to_input,
     summarise,
 )
 from .samples import in_test_loop
@@ -60,7 +61,7 @@ class _BoxPointingGame(BaseMetric):
             maps = read_maps(data_sample)
             boxes, labels = self._read_boxes(data_sample, len(maps))
             classes = labels.unique()
-            own_maps = resize_to_input(maps[classes], data_sample, self.size)
+            own_maps = resize_maps(maps[classes], input_size(data_sample, self.size))
             masks = own_maps.new_zeros(own_maps.shape)
             for mask, index in zip(masks, classes):
                 mask.copy_(box_coverage(boxes[labels == index], mask.shape))

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from mhc_plugin.functional.localisation import check_maps, resize_maps
+from mhc_plugin.functional.checks import check_class_maps
+from mhc_plugin.utils.logs import log_table
 
-from .samples import class_names, log_table
+from .samples import class_names
 
 
 def check_size(size: Sequence[int] | None) -> tuple[int, int] | None:
@@ -47,7 +48,7 @@ def read_maps(data_sample: dict) -> Tensor:
             'tools/test.py.'
         )
     maps = maps.detach().cpu()
-    check_maps(maps)
+    check_class_maps(maps)
     pred_score = data_sample.get('pred_score')
     if pred_score is not None and len(pred_score) != len(maps):
         raise ValueError(
@@ -57,8 +58,8 @@ def read_maps(data_sample: dict) -> Tensor:
     return maps
 
 
-def resize_to_input(maps: Tensor, data_sample: dict, size: tuple[int, int] | None) -> Tensor:
-    """Resize maps to ``size``, or to the size of the image that the model saw.
+def input_size(data_sample: dict, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width to resize maps to: ``size``, or those of the image that the model saw.
 
     Raises:
         ValueError: If neither ``size`` nor the sample's ``img_shape`` is given.
@@ -69,7 +70,7 @@ def resize_to_input(maps: Tensor, data_sample: dict, size: tuple[int, int] | Non
             'Expected data samples with `img_shape`, but got one without. Keep it '
             'among the `meta_keys` of PackInputs, or give the metric a `size`.'
         )
-    return resize_maps(maps, tuple(size[:2]))
+    return tuple(size[:2])
 
 
 def summarise(

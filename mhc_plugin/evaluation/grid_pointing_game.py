@@ -12,10 +12,10 @@ from mhc_plugin.functional.localisation import grid_pointing_game
 
 from .class_map_results import (
     check_size,
+    input_size,
     log_per_class,
     mean_per_class,
     read_maps,
-    resize_to_input,
     summarise,
 )
 from .samples import in_test_loop
@@ -94,7 +94,7 @@ class GridPointingGame(BaseMetric):
                     'one without. The grid pointing game is for spliced images.'
                 )
             pointing = grid_pointing_game(
-                resize_to_input(maps, data_sample, self.size), torch.as_tensor(cells).cpu()
+                maps, torch.as_tensor(cells).cpu(), input_size(data_sample, self.size)
             )
             sure = bool((pred_score.detach().cpu()[pointing.classes] >= self.sure_thr).all())
             self.results.append(dict(num_classes=len(maps), sure=sure, **pointing._asdict()))

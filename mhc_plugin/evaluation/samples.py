@@ -1,44 +1,52 @@
-"""What our metrics read from data samples and write to the log."""
+"""What our metrics read from data samples."""
 
 from collections.abc import Sequence
-from io import StringIO
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmpretrain.structures import label_to_onehot
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-
-def own_copy(tensor: Tensor) -> Tensor:
-    """Copy to the CPU, so that a result does not hold the batch that it is a view of."""
-    return tensor.detach().to('cpu', copy=True)
+from mhc_plugin.functional.checks import check_scores_and_target
 
 
-def read_scores(data_sample: dict) -> tuple[Tensor, Tensor]:
-    """Read scores and targets of one sample.
+def read_batch(data_samples: Sequence[dict], first: int = 0) -> tuple[Tensor, Tensor]:
+    """Read scores and targets of a batch.
 
     Args:
-        data_sample (dict | DataSample): With ``pred_score`` and either ``gt_score`` (1, 0, -1 for
-            unknown) or ``gt_label`` (indices of the positives; all others are negative).
+        data_samples (Sequence[dict | DataSample]): With ``pred_score`` and either ``gt_score`` (1,
+            0, -1 for unknown) or ``gt_label`` (indices of the positives; all others are negative).
+        first (int): Number of the first sample, for sentences of errors. Defaults to 0.
 
     Returns:
-        tuple[Tensor, Tensor]: ``pred_score`` and the target, each ``(num_classes,)`` on the CPU.
+        tuple[Tensor, Tensor]: Scores in their own dtype and targets in int8, each ``(N,
+        num_classes)`` on the CPU and holding nothing of what they were read from.
 
     Raises:
-        ValueError: If a field is missing, the lengths differ, or a label is not a class.
+        ValueError: If a field is missing, the lengths differ, a label is not a class, a score is
+            NaN, or a target is none of 1, 0 and -1.
     """
-    pred_score = data_sample.get('pred_score')
-    if pred_score is None:
+    scores = [data_sample.get('pred_score') for data_sample in data_samples]
+    if any(score is None for score in scores):
         raise ValueError(
             'Expected data samples with `pred_score`, but got one without. Is the '
             'head a multi-label one?'
         )
-    return own_copy(pred_score), read_target(data_sample, len(pred_score))
+    lengths = {len(score) for score in scores}
+    if len(lengths) > 1:
+        raise ValueError(
+            f'Expected `pred_score` of one length in all samples, but got {sorted(lengths)}.'
+        )
+    targets = [
+        read_target(data_sample, len(score)) for data_sample, score in zip(data_samples, scores)
+    ]
+    scores, targets = torch.stack(scores).detach().cpu(), torch.stack(targets).cpu()
+    check_scores_and_target(scores, targets, first)
+    return scores, targets.to(torch.int8)
 
 
 def read_target(data_sample: dict, num_classes: int) -> Tensor:
+    """Read the target ``(num_classes,)`` of one sample, see :func:`read_batch`."""
     gt_score = data_sample.get('gt_score')
     if gt_score is not None:
         if len(gt_score) != num_classes:
@@ -46,7 +54,7 @@ def read_target(data_sample: dict, num_classes: int) -> Tensor:
                 f'Expected `gt_score` to have the length of `pred_score`, '
                 f'{num_classes}, but got {len(gt_score)}.'
             )
-        return own_copy(gt_score)
+        return gt_score.detach()
 
     gt_label = data_sample.get('gt_label')
     if gt_label is None:
@@ -62,26 +70,6 @@ def read_target(data_sample: dict, num_classes: int) -> Tensor:
     return label_to_onehot(labels, num_classes).clamp(max=1)
 
 
-def stack_scores(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Stack what :func:`read_scores` gave for every sample.
-
-    Returns:
-        tuple[Tensor, Tensor]: Scores and targets, each ``(N, num_classes)``.
-
-    Raises:
-        ValueError: If there are no results, or the numbers of classes differ between samples.
-    """
-    if len(results) == 0:
-        raise ValueError('Expected at least one sample to evaluate, but got none.')
-    num_classes = {len(score) for score, _ in results}
-    if len(num_classes) > 1:
-        raise ValueError(
-            f'Expected `pred_score` of one length in all samples, but got {sorted(num_classes)}.'
-        )
-    scores, targets = zip(*results)
-    return torch.stack(scores), torch.stack(targets)
-
-
 def class_names(dataset_meta: dict | None, num_classes: int) -> list[str]:
     """Names of the classes as the dataset gives them, or their indices."""
     names = (dataset_meta or {}).get('classes')
@@ -93,10 +81,3 @@ def class_names(dataset_meta: dict | None, num_classes: int) -> list[str]:
 def in_test_loop() -> bool:
     """Whether a Runner is testing (its RuntimeInfoHook says so), and tables are welcome."""
     return MessageHub.get_current_instance().get_info('loop_stage') == 'test'
-
-
-def log_table(table: Table) -> None:
-    """Write a table to MMEngine's log, console and file alike."""
-    text = StringIO()
-    Console(file=text, width=120, color_system=None).print(table)
-    MMLogger.get_current_instance().info('\n' + text.getvalue().rstrip())

@@ -1,9 +1,8 @@
-"""Accuracy, precision, recall, F1 and Hamming loss of the k best ranked classes."""
+"""Accuracy, precision, recall, F1 and Hamming distance of the k best ranked classes."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmpretrain.registry import METRICS
 from torch import Tensor
@@ -11,22 +10,26 @@ from torch import Tensor
 from mhc_plugin.functional.checks import AVERAGES, check_choice
 from mhc_plugin.functional.topk import (
     TOPK_ITEMS,
+    LabelCounts,
     check_topk,
     format_topk,
     label_scores,
     topk_counts,
 )
 
-from .samples import class_names, read_scores, stack_scores
+from .running import RunningMetric
+from .samples import class_names
 
 
 @METRICS.register_module()
-class TopKMultiLabelMetric(BaseMetric):
+class TopKMultiLabelMetric(RunningMetric):
     """Label-wise scores when the k highest scores of an image count as predicted.
 
     The k places are chosen among all classes, ties broken by the lower index. Pairs whose target
     is unknown (-1) count neither as hit nor as miss. A class without any known target is left out
     of macro averages; how many were, and which, is logged.
+
+    Counts are kept, no scores: memory does not grow with the number of images.
 
     Results are Python floats in percent: ``multi-label/<item>_top<k>`` for macro averages,
     ``multi-label/<item>_top<k>_micro`` for micro averages and
@@ -35,7 +38,8 @@ class TopKMultiLabelMetric(BaseMetric):
     Args:
         topk (int | Sequence[int]): One k or several, in 1..num_classes.
         items (Sequence[str]): Which of ``'accuracy'``, ``'precision'``, ``'recall'``, ``'f1'``
-            and ``'hamming_loss'`` to report. Defaults to all five.
+            and ``'hamming_distance'`` (the Hamming loss, HL, of papers) to report. Defaults to all
+            five.
         average (str, optional): ``'macro'``, ``'micro'`` or None. Defaults to ``'macro'``.
         collect_device (str): ``'cpu'`` or ``'gpu'``, where results of several processes are
             collected. Defaults to ``'cpu'``.
@@ -57,8 +61,6 @@ class TopKMultiLabelMetric(BaseMetric):
         {'multi-label/precision_top1_micro': 100.0}
     """  # noqa: E501
 
-    default_prefix = 'multi-label'
-
     def __init__(
         self,
         topk: int | Sequence[int],
@@ -76,27 +78,31 @@ class TopKMultiLabelMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep scores and targets of one batch, as small tensors on the CPU.
+        """Take in one batch; see :class:`RunningMetric`."""
+        if len(data_samples) > 0 and data_samples[0].get('pred_score') is not None:
+            check_topk(self.topk, len(data_samples[0].get('pred_score')))
+        super().process(data_batch, data_samples)
 
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): With ``pred_score``, and ``gt_score`` or ``gt_label``.
-        """
-        for data_sample in data_samples:
-            pred_score, target = read_scores(data_sample)
-            check_topk(self.topk, len(pred_score))
-            self.results.append((pred_score, target))
+    def new_state(self) -> dict[int, LabelCounts]:
+        return {}
 
-    def compute_metrics(self, results: list[tuple[Tensor, Tensor]]) -> dict:
+    def add(
+        self, state: dict[int, LabelCounts], scores: Tensor, target: Tensor
+    ) -> dict[int, LabelCounts]:
+        return _sum([state, topk_counts(scores, target, self.topk)])
+
+    def compute_metrics(self, results: list[dict[int, LabelCounts]]) -> dict:
         """Compute the results over all samples.
 
         Args:
-            results (list): Scores and targets of every sample.
+            results (list[dict[int, LabelCounts]]): What every process has counted.
 
         Returns:
             dict: Names without prefix, and floats or lists of floats in percent.
         """
-        counts = topk_counts(*stack_scores(results), self.topk)
+        counts = _sum(results)
+        if not counts:
+            raise ValueError('Expected at least one sample to evaluate, but got none.')
         if self.average == 'macro':
             self._log_left_out(counts[self.topk[0]].known)
 
@@ -119,3 +125,12 @@ class TopKMultiLabelMetric(BaseMetric):
             f'{len(known)} classes; without a known target: '
             f'{", ".join(names[index] for index in left_out)}.'
         )
+
+
+def _sum(parts: Sequence[dict[int, LabelCounts]]) -> dict[int, LabelCounts]:
+    parts = [part for part in parts if part]
+    return (
+        {k: LabelCounts(*map(sum, zip(*(part[k] for part in parts)))) for k in parts[0]}
+        if parts
+        else {}
+    )

@@ -39,15 +39,28 @@ def average_precision(scores: Tensor, target: Tensor, eval_mode: str = 'area') -
     """
     check_choice('eval_mode', eval_mode, EVAL_MODES)
     check_scores_and_target(scores, target)
-    summarise = _area if eval_mode == 'area' else _eleven_points
+    result = [
+        average_precision_of_class(score[truth != -1], truth[truth != -1] == 1, eval_mode)
+        for score, truth in zip(scores.unbind(1), target.unbind(1))
+    ]
+    return torch.stack(result)
 
-    result = scores.new_full((scores.shape[1],), torch.nan, dtype=torch.float64)
-    for index, (score, truth) in enumerate(zip(scores.unbind(1), target.unbind(1))):
-        known = truth != -1
-        positive = truth[known] == 1
-        if positive.any():
-            result[index] = summarise(*_true_positives_at_distinct_scores(score[known], positive))
-    return result
+
+def average_precision_of_class(score: Tensor, positive: Tensor, eval_mode: str = 'area') -> Tensor:
+    """:func:`average_precision` of one class.
+
+    Args:
+        score (Tensor): Scores of the known pairs, ``(n,)``.
+        positive (Tensor): Whether they are positive, bool, same shape.
+        eval_mode (str): ``'area'`` or ``'11points'``. Defaults to ``'area'``.
+
+    Returns:
+        Tensor: float64 scalar in 0..1, NaN without positives.
+    """
+    if not positive.any():
+        return score.new_tensor(torch.nan, dtype=torch.float64)
+    summarise = _area if eval_mode == 'area' else _eleven_points
+    return summarise(*_true_positives_at_distinct_scores(score, positive))
 
 
 def _true_positives_at_distinct_scores(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:

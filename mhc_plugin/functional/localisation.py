@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_non_negative_finite
+from .checks import check_argument, check_class_maps
 
 
 class GridPointing(NamedTuple):
@@ -28,19 +28,6 @@ class GridPointing(NamedTuple):
     shares: Tensor
     chance: Tensor
     empty: Tensor
-
-
-def check_maps(maps: Tensor) -> None:
-    """Check class maps.
-
-    Raises:
-        ValueError: If ``maps`` is not ``(n, h, w)``, or holds NaN, infinite or negative numbers.
-    """
-    if maps.ndim != 3 or 0 in maps.shape[1:]:
-        raise ValueError(
-            f'Expected argument `maps` to have shape (n, h, w), but got {tuple(maps.shape)}.'
-        )
-    check_non_negative_finite('maps', maps)
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -64,10 +51,8 @@ def box_coverage(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: If ``boxes`` is not ``(n, 4)``, or a box leaves the image or ends before it
             begins.
     """
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(
-            f'Expected argument `boxes` to have shape (n, 4), but got {tuple(boxes.shape)}.'
-        )
+    is_list = boxes.ndim == 2 and boxes.shape[1] == 4
+    check_argument(is_list, 'boxes', 'to have shape (n, 4)', tuple(boxes.shape))
     inside = (boxes >= 0) & (boxes <= 1)
     if not (inside.all() and (boxes[:, :2] <= boxes[:, 2:]).all()):
         raise ValueError(
@@ -101,15 +86,19 @@ def is_empty(maps: Tensor) -> Tensor:
     return maps.flatten(1).amax(1) == 0
 
 
-def grid_pointing_game(maps: Tensor, cells: Tensor) -> GridPointing:
+def grid_pointing_game(
+    maps: Tensor, cells: Tensor, size: tuple[int, int] | None = None
+) -> GridPointing:
     """Grid pointing game: where the mass of the maps of a spliced image lies.
 
     After Böhle, Fritz and Schiele, *Convolutional Dynamic Alignment Networks for Interpretable
     Classifications*, CVPR 2021. With R x C cells, chance is 1 / (R C).
 
     Args:
-        maps (Tensor): Maps of all classes at input resolution, ``(num_classes, height, width)``.
+        maps (Tensor): Maps of all classes, ``(num_classes, h, w)``.
         cells (Tensor): The class in every cell, int64 ``(rows, columns)``; cells are of one size.
+        size (tuple[int, int], optional): Height and width of the input, to which the maps of the
+            classes in ``cells`` are resized bilinearly. Defaults to None: as they are.
 
     Returns:
         GridPointing: Classes, shares, chance and which maps are empty.
@@ -117,18 +106,18 @@ def grid_pointing_game(maps: Tensor, cells: Tensor) -> GridPointing:
     Raises:
         ValueError: If the maps are not finite and non-negative, or ``cells`` holds no classes.
     """
-    check_maps(maps)
+    check_class_maps(maps)
     if cells.ndim != 2 or cells.numel() == 0 or cells.min() < 0 or cells.max() >= len(maps):
         raise ValueError(
             'Expected argument `cells` to have shape (rows, columns) with classes in '
             f'0..{len(maps) - 1}, but got {cells.tolist()}.'
         )
     classes = cells.unique()
-    size = maps.shape[1:]
+    own_maps = maps[classes] if size is None else resize_maps(maps[classes], size)
+    size = own_maps.shape[1:]
     cell_masks = torch.stack([box_coverage(box.unsqueeze(0), size) for box in _cell_boxes(cells)])
     belongs = (cells.flatten() == classes.unsqueeze(1)).double()
     class_masks = belongs @ cell_masks.flatten(1)
-    own_maps = maps[classes]
     shares = _normalise(own_maps) @ class_masks.T
     return GridPointing(classes, shares, belongs.mean(1), is_empty(own_maps))
 
@@ -191,12 +180,27 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _check_masks(maps: Tensor, masks: Tensor) -> None:
-    check_maps(maps)
-    if masks.shape != maps.shape:
-        raise ValueError(
-            'Expected argument `masks` to have the shape of `maps`, '
-            f'{tuple(maps.shape)}, but got {tuple(masks.shape)}.'
-        )
+    check_class_maps(maps)
+    expected = f'to have the shape of `maps`, {tuple(maps.shape)}'
+    check_argument(masks.shape == maps.shape, 'masks', expected, tuple(masks.shape))
+
+
+def completeness(logits: Tensor, means: Tensor, bias: Tensor) -> float:
+    """Share of the logits that maps account for: 1 where map and bias make the logit, always.
+
+    ``1 - sum(abs(logit - bias - mean)) / sum(abs(logit - bias))``, over images and classes.
+
+    Args:
+        logits (Tensor): ``(N, num_classes)``.
+        means (Tensor): Mean over positions of every map before it is clamped, same shape.
+        bias (Tensor): What the logit is without features, ``(num_classes,)``.
+
+    Returns:
+        float: 1 at best, below 0 where the maps are further from the logits than empty maps.
+    """
+    rest = logits.double() - bias.double()
+    missing = (rest - means.double()).abs().sum()
+    return 1 - (missing / rest.abs().sum().clamp(min=1e-300)).item()
 
 
 def map_correlation(maps: Tensor) -> Tensor:
@@ -212,7 +216,7 @@ def map_correlation(maps: Tensor) -> Tensor:
     Raises:
         ValueError: If the maps are not finite and non-negative.
     """
-    check_maps(maps)
+    check_class_maps(maps)
     values = maps.double().flatten(1)
     # Asked before centring: the mean of equal numbers may differ from them by rounding.
     varies = values.amax(1) > values.amin(1)

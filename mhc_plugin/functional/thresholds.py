@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_scores_and_target
+from .checks import check_no_nan, check_scores_and_target
 from .topk import check_topk, format_topk, topk_masks
 
 
@@ -28,7 +28,7 @@ def predicted_mask(
     """Mark the classes that scores predict.
 
     Args:
-        scores (Tensor): (N, num_classes), without NaN.
+        scores (Tensor): (N, num_classes).
         thr (float | Sequence[float] | Tensor, optional): Scores from here on are predicted; one
             number, or one per class. It counts if ``topk`` is given, too, as in MMPretrain.
         topk (int, optional): The k highest scores are predicted; ties go to the lower index.
@@ -37,9 +37,10 @@ def predicted_mask(
         Tensor: bool (N, num_classes).
 
     Raises:
-        ValueError: If neither is given, or there are not as many thresholds as classes or fewer
-            classes than ``topk``.
+        ValueError: If a score is NaN, neither is given, or there are not as many thresholds as
+            classes or fewer classes than ``topk``.
     """
+    check_no_nan(scores)
     num_classes = scores.shape[1]
     if thr is not None:
         thr = torch.as_tensor(thr, dtype=torch.float64, device=scores.device)
@@ -74,16 +75,28 @@ def best_f1_thresholds(scores: Tensor, target: Tensor, default: float = 0.5) -> 
     """
     check_scores_and_target(scores, target)
     best = [
-        _best_of_class(s[t != -1], t[t != -1] == 1, default)
-        for s, t in zip(scores.double().unbind(1), target.unbind(1))
+        best_f1_threshold_of_class(s[t != -1], t[t != -1] == 1, default)
+        for s, t in zip(scores.unbind(1), target.unbind(1))
     ]
     return BestThresholds(*(torch.tensor(column, dtype=torch.float64) for column in zip(*best)))
 
 
-def _best_of_class(scores: Tensor, positive: Tensor, default: float) -> tuple[float, float]:
+def best_f1_threshold_of_class(
+    scores: Tensor, positive: Tensor, default: float = 0.5
+) -> tuple[float, float]:
+    """:func:`best_f1_thresholds` of one class.
+
+    Args:
+        scores (Tensor): Scores of the known pairs, ``(n,)``.
+        positive (Tensor): Whether they are positive, bool, same shape.
+        default (float): Threshold where none is. Defaults to 0.5.
+
+    Returns:
+        tuple[float, float]: The threshold and its F1.
+    """
     if not positive.any():
         return default, 0.0
-    scores, order = scores.sort(descending=True)
+    scores, order = scores.double().sort(descending=True)
     hits = positive[order].cumsum(0)
     # Equal scores are let through together: a threshold can only follow the last of them.
     is_end = torch.ones_like(positive)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .checks import AVERAGES, check_choice, check_scores_and_target
 
-TOPK_ITEMS = ('accuracy', 'precision', 'recall', 'f1', 'hamming_loss')
+TOPK_ITEMS = ('accuracy', 'precision', 'recall', 'f1', 'hamming_distance')
 
 
 class LabelCounts(NamedTuple):
@@ -121,11 +121,12 @@ def topk_counts(
 
 
 def label_scores(counts: LabelCounts, average: str | None = 'macro') -> dict[str, Tensor]:
-    """Turn counts into accuracy, precision, recall, F1 and Hamming loss, as shares in 0..1.
+    """Turn counts into accuracy, precision, recall, F1 and Hamming distance, as shares in 0..1.
 
-    Accuracy is label-wise: the share of known image-class pairs that are right; the Hamming loss
-    is the rest. Precision, recall and F1 are 0 where they are 0 / 0 (scikit-learn's
-    ``zero_division=0``).
+    Accuracy is label-wise: the share of known image-class pairs that are right; the Hamming
+    distance is the rest, the Hamming loss (HL) of papers under the name that torchmetrics has for
+    it: MMEngine averages over epochs whatever has ``loss`` in its name, also in validation.
+    Precision, recall and F1 are 0 where they are 0 / 0 (scikit-learn's ``zero_division=0``).
 
     Args:
         counts (LabelCounts): Counts per class.
@@ -154,7 +155,7 @@ def label_scores(counts: LabelCounts, average: str | None = 'macro') -> dict[str
         precision=share(tp, tp + fp),
         recall=share(tp, tp + fn),
         f1=share(2 * tp, 2 * tp + fp + fn),
-        hamming_loss=share(fp + fn, known),
+        hamming_distance=share(fp + fn, known),
     )
     if average == 'macro':
         return {item: value[known > 0].mean() for item, value in scores.items()}

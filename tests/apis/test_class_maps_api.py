@@ -4,7 +4,7 @@ import torch
 from mmpretrain import get_model
 
 from mhc_plugin.apis import class_maps
-from mhc_plugin.apis.images import ImagePipeline
+from mhc_plugin.datasets.images import ImagePipeline
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from mhc_plugin.apis import class_maps, load_model
 from mhc_plugin.apis import export as export_module
 from mhc_plugin.apis.export import export_onnx
-from mhc_plugin.apis.images import test_image_size as find_image_size
+from mhc_plugin.datasets.images import test_image_size as find_image_size
 
 onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 
@@ -113,6 +113,25 @@ def test_export_that_differs_is_not_written(tiny_model, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r'differs from PyTorch by .* was not written'):
         export_onnx(tiny_model, tmp_path / 'model.onnx', SIZE)
     assert not (tmp_path / 'model.onnx').exists()
+
+
+def test_scores_that_are_nan_are_not_exported(tiny_model, tmp_path):
+    torch.nn.init.constant_(tiny_model.head.fc.weight, float('nan'))
+    with pytest.raises(ValueError, match='`scores` to hold no NaN'):
+        export_onnx(tiny_model, tmp_path / 'model.onnx', SIZE)
+    assert not (tmp_path / 'model.onnx').exists()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('normalises', [True, False])
+def test_model_on_a_gpu_is_exported_and_stays_there(tiny_cfg, tmp_path, normalises):
+    if not normalises:
+        tiny_cfg.data_preprocessor = dict(to_rgb=True)
+    model = load_model(tiny_cfg, device='cuda')
+    # TF32 on the GPU is no reason to refuse an export.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    assert export_onnx(model, tmp_path / 'model.onnx', SIZE, with_maps=True) < 1e-4
+    assert all(parameter.is_cuda for parameter in model.parameters())
 
 
 def test_missing_packages_are_named(tiny_model, tmp_path, monkeypatch):

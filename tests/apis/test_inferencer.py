@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +113,32 @@ def test_unreadable_images_are_reported_and_the_rest_goes_on(inferencer, paths, 
         scores_of([results[1], *results[4:-1]]), scores_of(inferencer(paths))
     )
     assert inferencer('missing.png')[0]['error']
+
+
+def test_results_come_one_by_one_and_nothing_of_them_is_kept(inferencer, paths, make_image):
+    read, alive, maps = [], [], []
+    pipeline = inferencer.pipeline
+    inferencer.pipeline = lambda image: read.append(image) or pipeline(image)
+    stream = inferencer.predict_each(['gone.png', *(6 * paths), 'gone.png'], True, 2, maps=True)
+    for number, sample in enumerate(stream):
+        # A batch, and the image behind it, which tells that the batch is full.
+        assert len(read) <= 2 * (number // 2) + 6
+        if 'pred_cam' in sample:
+            alive.append(weakref.ref(sample.pred_cam))
+            maps.append(sample.pred_cam.shape)
+        assert not inferencer.model._forward_hooks
+        del sample
+        gc.collect()
+        assert sum(ref() is not None for ref in alive) <= 2
+    assert number == 31
+    assert len(maps) == 30
+
+
+def test_scores_that_are_nan_are_no_prediction(tiny_model, inferencer, paths):
+    torch.nn.init.constant_(tiny_model.head.fc.weight, float('nan'))
+    for rule in (dict(), dict(topk=2)):
+        with pytest.raises(ValueError, match=r'`scores` to hold no NaN.*diverged'):
+            inferencer(paths, **rule)
 
 
 def test_data_samples_on_request(inferencer, paths):

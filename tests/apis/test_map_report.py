@@ -7,8 +7,9 @@ import torch
 from mmengine.runner import CheckpointLoader
 from rich.console import Console
 
+from mhc_plugin.analysis.report import results_table
 from mhc_plugin.apis import map_report
-from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, results_table, train_runs
+from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, train_runs
 
 
 @pytest.fixture
@@ -103,6 +104,21 @@ def test_finished_runs_are_not_repeated(tiny_cfg, tmp_path, monkeypatch):
     assert trained == [0, 1, 1]
     state = CheckpointLoader.load_checkpoint(str(runs.checkpoints[0]))['state_dict']
     assert 'head.fc.weight' in state
+
+
+def test_finished_runs_in_a_relative_folder_are_not_repeated(tiny_cfg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = train_runs('tiny', tiny_cfg, [0], 'work_dirs/maps')
+    before = first.checkpoints[0].stat().st_mtime_ns
+    monkeypatch.setattr(map_report, 'train', lambda *args, **kwargs: pytest.fail('trained again'))
+    for work_dir in (
+        'work_dirs/maps',
+        './work_dirs/../work_dirs/maps',
+        tmp_path / 'work_dirs/maps',
+    ):
+        again = train_runs('tiny', tiny_cfg, [0], work_dir)
+        assert again.checkpoints == first.checkpoints
+    assert first.checkpoints[0].stat().st_mtime_ns == before
 
 
 def test_a_run_with_other_settings_does_not_pass_for_this_one(tiny_cfg, tmp_path, monkeypatch):

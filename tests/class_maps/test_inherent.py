@@ -181,6 +181,26 @@ def test_half_features_meet_float_heads(build, feats):
     assert inherent_maps(model.float(), x).dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    'head',
+    [
+        None,
+        dict(type='CSRAClsHead', num_classes=5, in_channels=64, num_heads=1, lam=1),
+        dict(type='MultiHeadClsHead', num_classes=5, in_channels=64),
+        dict(type='AttentionMultiHeadClsHead', num_classes=5, in_channels=64),
+    ],
+)
+def test_maps_are_the_same_under_autocast(build, images, head):
+    model = build(head=head, neck=None if head else dict(type='GlobalAveragePooling'))
+    with torch.no_grad():
+        x = model.extract_feat(images, stage='backbone')
+    expected = inherent_maps(model, x)
+    with torch.autocast('cpu', torch.bfloat16):
+        maps = inherent_maps(model, x)
+    assert maps.dtype == torch.float32
+    assert torch.equal(maps, expected)
+
+
 @pytest.mark.parametrize('given', [False, True])
 @pytest.mark.parametrize(
     'head',
@@ -189,6 +209,7 @@ def test_half_features_meet_float_heads(build, feats):
         dict(type='MultiHeadClsHead', hidden_channels=(8,), pool='lse'),
         dict(type='ConvMultiHeadClsHead', conv_channels=4),
         dict(type='ConvClsHead', conv_channels=4, pool='max'),
+        dict(type='AttentionMultiHeadClsHead', num_attentions=2),
         dict(
             type='MultiHeadClsHead',
             connection='stages',

@@ -1,11 +1,8 @@
-import urllib.error
-
 import pytest
-from mmengine.config import Config
 from mmpretrain.registry import HOOKS, MODELS
 from torch.utils.data import DataLoader
 
-from mhc_plugin.cli.errors import explain_downloads, in_one_sentence
+from mhc_plugin.cli.errors import in_one_sentence
 
 
 def caught(function, *args, **kwargs):
@@ -79,42 +76,3 @@ class TestInOneSentence:
     )
     def test_sentences_stand_alone_and_others_get_a_name(self, error, sentence):
         assert in_one_sentence(error) == sentence
-
-
-class TestExplainDownloads:
-    @pytest.fixture
-    def cfg(self):
-        init_cfg = dict(type='Pretrained', checkpoint='https://example.org/a.pth')
-        return Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
-
-    def test_weights_of_the_backbone(self, cfg):
-        with pytest.raises(
-            ConnectionError,
-            match=r'download https://example.org/a.pth \(.*no route'
-            r'.*--backbone-weights PATH.*--backbone-weights none',
-        ):
-            with explain_downloads(cfg):
-                raise urllib.error.URLError('no route')
-
-    def test_cause_of_another_error(self, cfg):
-        error = RuntimeError('building failed')
-        error.__cause__ = urllib.error.URLError('no route')
-        with pytest.raises(ConnectionError, match='no route'), explain_downloads(cfg):
-            raise error
-
-    def test_timms_model(self):
-        backbone = dict(type='TIMMBackbone', model_name='resnet18', pretrained=True)
-        with pytest.raises(ConnectionError, match='the weights of resnet18'):
-            with explain_downloads(Config(dict(model=dict(backbone=backbone)))):
-                raise urllib.error.URLError('no route')
-
-    def test_checkpoint(self):
-        cfg = Config(dict(model=dict(), load_from='https://example.org/b.pth'))
-        with pytest.raises(ConnectionError, match=r'b\.pth.*name a local copy of the checkpoint'):
-            with explain_downloads(cfg):
-                raise urllib.error.URLError('no route')
-
-    def test_other_errors_pass(self, cfg):
-        with pytest.raises(OSError, match='disk full'):
-            with explain_downloads(cfg):
-                raise OSError('disk full')

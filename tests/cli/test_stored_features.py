@@ -122,7 +122,7 @@ def test_empty_cache(tmp_path, store, tool):
     assert tool('verify') == (0, '')
     code, text = tool('list')
     assert code == 0
-    assert 'holds 0 entries, 0 B' in text.replace('\n', '')
+    assert 'holds 0 entries, 0 B' in ' '.join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, METRICS, TRANSFORMS
 
 import mhc_plugin
-from mhc_plugin.datasets import seeded
+from mhc_plugin.utils.seeding import seeded
 
 BASES = Path(mhc_plugin.__file__).parents[1] / 'configs' / '_base_' / 'datasets'
 SPLICED = ('combined0', 'combined1', 'digits')

@@ -17,7 +17,7 @@ from PIL import Image
 from mhc_plugin.apis import prepare
 from mhc_plugin.apis.prepare import prepare_openimages, prepare_splices, prepare_voc
 from mhc_plugin.datasets import JSONMultiLabelDataset, VOCSubset
-from mhc_plugin.datasets.writing import new_folder
+from mhc_plugin.datasets.annotation_files import new_folder
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'prepare_dataset.py'
 OBJECTS = {

@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, hamming_loss, precision_score, recall_scor
 
 from mhc_plugin.evaluation import TopKMultiLabelMetric
 
-ITEMS = ['accuracy', 'precision', 'recall', 'f1', 'hamming_loss']
+ITEMS = ['accuracy', 'precision', 'recall', 'f1', 'hamming_distance']
 
 
 def make_samples(seed=0, num_samples=30, num_classes=6, low=0):
@@ -52,7 +52,7 @@ def test_percent_as_scikit_learn(average):
         if average is None
         else hamming_loss(target, predicted)
     )
-    assert result[f'multi-label/hamming_loss_top2{suffix}'] == pytest.approx(100 * wrong)
+    assert result[f'multi-label/hamming_distance_top2{suffix}'] == pytest.approx(100 * wrong)
     assert result[f'multi-label/accuracy_top2{suffix}'] == pytest.approx(100 - 100 * wrong)
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from mhc_plugin.features import versions
 from mhc_plugin.features.describe import describe, describe_dataset, describe_module
-from mhc_plugin.features.store import FileHashes, make_key, versions
+from mhc_plugin.features.store import FileHashes, make_key
 from mhc_plugin.features.versions import UndescribableError, code_version, library_version
 
 
@@ -125,7 +126,6 @@ def test_different_values_have_different_keys():
         (np.arange(6).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))),
         (Crop((1, 2)), Crop([1, 2], _cache=dict(draw=0.3), _cache_enabled=True)),
     ],
-    ids=str,
 )
 def test_equal_values_have_equal_keys(one, other):
     assert key_of(one) == key_of(other)

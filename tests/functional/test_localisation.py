@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mhc_plugin.functional import localisation
+from mhc_plugin.functional.checks import check_class_maps
 from mhc_plugin.functional.localisation import (
     box_coverage,
-    check_maps,
     energy_pointing_game,
     grid_pointing_game,
     is_empty,
@@ -29,7 +30,7 @@ WRONG_MAPS = [
 @pytest.mark.parametrize(('maps', 'message'), WRONG_MAPS)
 def test_maps_that_are_none(maps, message):
     calls = [
-        check_maps,
+        check_class_maps,
         map_correlation,
         lambda m: grid_pointing_game(m, torch.tensor([[0]])),
         lambda m: energy_pointing_game(m, torch.ones_like(m)),
@@ -38,6 +39,23 @@ def test_maps_that_are_none(maps, message):
     for call in calls:
         with pytest.raises(ValueError, match=message):
             call(maps)
+
+
+def test_grid_pointing_resizes_only_the_maps_it_uses(monkeypatch):
+    maps = torch.rand(601, 7, 7, generator=torch.Generator().manual_seed(0))
+    cells = torch.tensor([[5, 600], [5, 17]])
+    expected = grid_pointing_game(resize_maps(maps, (28, 42)), cells)
+    resized = []
+
+    def record(some, size):
+        resized.append(tuple(some.shape))
+        return resize_maps(some, size)
+
+    monkeypatch.setattr(localisation, 'resize_maps', record)
+    found = grid_pointing_game(maps, cells, (28, 42))
+    assert resized == [(3, 7, 7)]
+    for one, other in zip(found, expected):
+        assert torch.equal(one, other)
 
 
 def test_resize_is_bilinear_between_pixel_centres():

@@ -46,7 +46,7 @@ def scores_slowly(scores, target, k, average):
             precision=tp / (tp + fp) if tp + fp else 0.0,
             recall=tp / (tp + fn) if tp + fn else 0.0,
             f1=2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0,
-            hamming_loss=(fp + fn) / len(pairs),
+            hamming_distance=(fp + fn) / len(pairs),
         )
 
     num_classes = scores.shape[1]
@@ -79,7 +79,7 @@ def test_equals_scikit_learn(k, average, levels):
         expected = function(target, predicted, average=average, zero_division=0)
         np.testing.assert_allclose(result[item].numpy(), expected, rtol=0, atol=1e-6)
     wrong = (predicted != target).mean(0) if average is None else hamming_loss(target, predicted)
-    np.testing.assert_allclose(result['hamming_loss'].numpy(), wrong, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result['hamming_distance'].numpy(), wrong, rtol=0, atol=1e-6)
     np.testing.assert_allclose(result['accuracy'].numpy(), 1 - wrong, rtol=0, atol=1e-6)
 
 
@@ -140,7 +140,9 @@ def test_closed_forms_of_top_4_of_10_with_4_labels():
     assert result['recall'].item() == pytest.approx(precision, rel=0, abs=1e-9)
     assert result['f1'].item() == pytest.approx(precision, rel=0, abs=1e-9)
     assert result['accuracy'].item() == pytest.approx(0.2 + 0.8 * precision, rel=0, abs=1e-9)
-    assert result['hamming_loss'].item() == pytest.approx(0.8 * (1 - precision), rel=0, abs=1e-9)
+    assert result['hamming_distance'].item() == pytest.approx(
+        0.8 * (1 - precision), rel=0, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize('average', ['macro', 'micro', None])

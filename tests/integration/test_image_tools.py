@@ -134,7 +134,7 @@ def test_models_are_named_by_what_they_differ_in(asked, titles):
 @pytest.mark.parametrize(
     ('options', 'sentence'),
     [
-        (('--road', 1), 'ROAD needs grad-cam: pip install "mhc_plugin[cam]".'),
+        (('--road', 1), 'ROAD needs pytorch_grad_cam: pip install "mhc_plugin[cam]".'),
         (('--method', 'NoCAM'), 'NoCAM'),
         (
             ('--out', 'maps.txt'),
@@ -145,7 +145,9 @@ def test_models_are_named_by_what_they_differ_in(asked, titles):
 def test_nothing_is_trained_for_measures_that_cannot_be_had(
     tool, tmp_path, monkeypatch, capsys, options, sentence
 ):
-    monkeypatch.setitem(sys.modules, 'pytorch_grad_cam.metrics.road', None)
+    if '--road' in options:
+        for module in ('pytorch_grad_cam', 'pytorch_grad_cam.metrics.road'):
+            monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit) as ended:
         tool('evaluate_maps', '--model', TINY, '--work-dir', 'runs', *options)
     assert ended.value.code == 1
@@ -168,11 +170,39 @@ def test_errors_are_one_sentence(tool, checkpoint, folder, capsys):
     assert "Error: Expected argument `method` to be 'inherent'" in capsys.readouterr().err
 
 
-def test_predictions_as_a_table(tool, checkpoint, folder, capsys):
+def test_predictions_as_lines(tool, checkpoint, folder, capsys):
     tool('predict', TINY, checkpoint, folder, '--topk', 2)
-    text = capsys.readouterr().out
-    assert text.count('.png') == 3
-    assert 'not read' in text
+    lines = capsys.readouterr().out.splitlines()
+    results = apis.MultiLabelInferencer(str(TINY), checkpoint, topk=2)([str(folder)])
+    assert [line.partition(': ')[0] for line in lines] == [r['img_path'] for r in results]
+    for line, result in zip(lines, results):
+        if 'error' in result:
+            assert line.endswith(f'not read: {result["error"]}')
+        else:
+            assert [part.split()[0] for part in line.partition(': ')[2].split(', ')] == (
+                result['pred_class']
+            )
+
+
+def test_scores_that_are_nan_are_an_error_everywhere(tool, checkpoint, folder, tmp_path, capsys):
+    content = torch.load(checkpoint)
+    content['state_dict']['head.fc.weight'][0, 0, :] = float('nan')
+    diverged = tmp_path / 'nan.pth'
+    torch.save(content, diverged)
+    for name, *args in (
+        ('predict', TINY, diverged, folder),
+        ('predict', TINY, diverged, folder, '--out', 'nan.json'),
+        ('class_maps', TINY, diverged, folder),
+        ('test', TINY, diverged, '--work-dir', 'work'),
+        ('test', TINY, diverged, '--work-dir', 'work', '--out', 'nan.pkl'),
+        ('evaluate_maps', '--model', TINY, diverged),
+        *([('export', TINY, diverged, 'nan.onnx')] if find_spec('onnxruntime') else []),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            tool(name, *args)
+        assert ended.value.code == 1, name
+        assert '`scores` to hold no NaN' in capsys.readouterr().err, name
+    assert not list(tmp_path.glob('nan.[!p]*'))
 
 
 @pytest.mark.parametrize('suffix', ['json', 'csv'])
@@ -189,8 +219,8 @@ def test_predictions_as_files(tool, checkpoint, folder, tmp_path, capsys, suffix
             continue
         labels = row['labels'] if suffix == 'json' else row['labels'].split('|')
         assert labels == result['pred_class']
-        scores = row['scores'] if suffix == 'json' else row
-        assert float(scores['7']) == pytest.approx(float(result['pred_scores'][7]), abs=1e-5)
+        score = row['scores']['7'] if suffix == 'json' else row['score:7']
+        assert float(score) == pytest.approx(float(result['pred_scores'][7]), abs=1e-5)
 
 
 def test_pictures_with_maps(tool, checkpoint, folder, tmp_path):

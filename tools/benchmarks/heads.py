@@ -1,6 +1,7 @@
 """Fused heads against a ModuleList of separate ones, forward and backward."""
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from mmpretrain.registry import MODELS
@@ -19,35 +20,64 @@ CHANNELS, SIZE = 1280, 7
 class SeparateHeads(nn.Module):
     """The definition: one small module per class, in a Python loop."""
 
-    def __init__(self, num_classes: int, conv_channels: int | None) -> None:
+    def __init__(self, num_classes: int, make: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(self.one(conv_channels) for _ in range(num_classes))
-
-    @staticmethod
-    def one(conv_channels: int | None) -> nn.Sequential:
-        pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if conv_channels is None:
-            return nn.Sequential(*pool, nn.Linear(CHANNELS, 1))
-        c = conv_channels
-        return nn.Sequential(
-            nn.Conv2d(CHANNELS, c, 1, bias=False),
-            nn.BatchNorm2d(c),
-            nn.ReLU(True),
-            nn.Conv2d(c, c, 3, padding=1, bias=False),
-            nn.BatchNorm2d(c),
-            nn.ReLU(True),
-            *pool,
-            nn.Linear(c, 1),
-        )
+        self.heads = nn.ModuleList(make() for _ in range(num_classes))
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([head(feats[-1]) for head in self.heads], 1)
+        return torch.cat([head(feats) for head in self.heads], 1)
+
+
+class LastFeature(nn.Module):
+    """The last feature of a tuple."""
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        return feats[-1]
+
+
+def separate_fc() -> nn.Module:
+    return nn.Sequential(
+        LastFeature(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 1)
+    )
+
+
+def separate_conv() -> nn.Module:
+    c = 16
+    return nn.Sequential(
+        LastFeature(),
+        nn.Conv2d(CHANNELS, c, 1, bias=False),
+        nn.BatchNorm2d(c),
+        nn.ReLU(True),
+        nn.Conv2d(c, c, 3, padding=1, bias=False),
+        nn.BatchNorm2d(c),
+        nn.ReLU(True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(c, 1),
+    )
+
+
+def separate_attention() -> nn.Module:
+    head = dict(type='AttentionMultiHeadClsHead', num_classes=1, in_channels=CHANNELS)
+    return MODELS.build(head).split_heads()[0]
+
+
+# Of every head: one of it by itself, and the outputs per class of a single convolution to compare.
+HEADS = {
+    'MultiHeadClsHead': (separate_fc, 1),
+    'ConvMultiHeadClsHead': (separate_conv, 16),
+    'AttentionMultiHeadClsHead': (separate_attention, 2),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--classes', type=int, nargs='+', default=[10, 20, 80])
+    parser.add_argument('--classes', type=int, nargs='+', default=[10, 20, 80, 1000])
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=20, help='timed rounds; medians are shown')
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS))
+    parser.add_argument(
+        '--most-separate', type=int, default=80, help='more separate heads are not measured'
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
 
 
@@ -79,49 +109,43 @@ def main(args: argparse.Namespace) -> None:
         'separate ms',
         'times faster',
         '... in channels_last',
-        'of its first 1 x 1',
+        'outputs of one 1 x 1',
+        'times its time',
     ):
         table.add_column(column, justify='left' if column == 'head' else 'right')
-    for conv_channels, name in ((None, 'MultiHeadClsHead'), (16, 'ConvMultiHeadClsHead')):
+    for name in args.heads:
         for num_classes in args.classes:
-            table.add_row(*row(name, num_classes, conv_channels, args, device))
-    Console(width=140).print(table)
+            table.add_row(*row(name, num_classes, args, device))
+    Console(width=150).print(table)
 
 
-def row(
-    name: str,
-    num_classes: int,
-    conv_channels: int | None,
-    args: argparse.Namespace,
-    device: torch.device,
-) -> list[str]:
+def row(name: str, num_classes: int, args: argparse.Namespace, device: torch.device) -> list[str]:
     # The frozen backbone's features need no gradient.
-    x = torch.randn(args.batch_size, CHANNELS, SIZE, SIZE, device=device)
+    x = torch.randn(args.batch_size, CHANNELS, SIZE, SIZE, device=device).relu()
     x_last = x.contiguous(memory_format=torch.channels_last)
+    separate_head, outputs = HEADS[name]
     fused = MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS)).to(device)
-    separate = SeparateHeads(num_classes, conv_channels).to(device)
-    separate_last = SeparateHeads(num_classes, conv_channels).to(
-        device, memory_format=torch.channels_last
-    )
-    calls = dict(
-        fused=lambda: step(fused, (x,)),
-        separate=lambda: step(separate, (x,)),
-        separate_last=lambda: step(separate_last, (x_last,)),
-    )
-    if conv_channels is not None:
-        first = fused.convs[0].blocks[0].conv
-        calls['first'] = lambda: step(first, x)
-    t = medians(calls, args.rounds)
+    conv = nn.Conv2d(CHANNELS, outputs * num_classes, 1).to(device)
+    calls = dict(fused=lambda: step(fused, (x,)), conv=lambda: step(conv, x))
     parameters = sum(p.numel() for p in fused.parameters())
-    assert parameters == sum(p.numel() for p in separate.parameters())
+    if num_classes <= args.most_separate:
+        separate = SeparateHeads(num_classes, separate_head).to(device)
+        assert parameters == sum(p.numel() for p in separate.parameters())
+        separate_last = SeparateHeads(num_classes, separate_head).to(
+            device, memory_format=torch.channels_last
+        )
+        calls['separate'] = lambda: step(separate, (x,))
+        calls['separate_last'] = lambda: step(separate_last, (x_last,))
+    t = medians(calls, args.rounds)
     return [
         name,
         str(num_classes),
         f'{parameters:,}',
         f'{gflops(fused, (x,)):.3f}',
         f'{1e3 * t["fused"]:.2f}',
-        f'{1e3 * t["separate"]:.2f}',
-        f'{t["separate"] / t["fused"]:.1f}',
-        f'{t["separate_last"] / t["fused"]:.1f}',
-        f'{t["fused"] / t["first"]:.2f}' if 'first' in t else '',
+        f'{1e3 * t["separate"]:.2f}' if 'separate' in t else '-',
+        f'{t["separate"] / t["fused"]:.1f}' if 'separate' in t else '-',
+        f'{t["separate_last"] / t["fused"]:.1f}' if 'separate' in t else '-',
+        str(outputs * num_classes),
+        f'{t["fused"] / t["conv"]:.2f}',
     ]

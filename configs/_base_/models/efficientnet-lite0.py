@@ -7,12 +7,7 @@ model = dict(
         model_name='tf_efficientnet_lite0',
         init_cfg=dict(type='EfficientNetLite0'),
     ),
-    head=dict(
-        type='MultiHeadClsHead',
-        num_classes=10,
-        in_channels=1280,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
-    ),
+    head=dict(in_channels=1280),
 )
 
 # These weights were trained on (x - 127) / 128.

@@ -15,12 +15,7 @@ model = dict(
             prefix='backbone',
         ),
     ),
-    head=dict(
-        type='MultiHeadClsHead',
-        num_classes=10,
-        in_channels=2048,
-        loss=dict(type='PerHeadBCELoss', head_reduction='sum'),
-    ),
+    head=dict(in_channels=2048),
 )
 
 data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

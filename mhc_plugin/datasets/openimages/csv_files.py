@@ -15,8 +15,9 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from mhc_plugin.datasets.errors import AnnotationError
-from mhc_plugin.datasets.image_index import ImageIndex
+from mhc_plugin.datasets.annotation_files import AnnotationError
+
+from .image_index import ImageIndex
 
 # Larger blocks are slower: fields then outlive the processor's caches and young garbage.
 BLOCK_ROWS = 1024

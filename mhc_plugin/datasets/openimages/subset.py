@@ -7,14 +7,12 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from mhc_plugin.datasets.data_root import check_path
-from mhc_plugin.datasets.errors import AnnotationError
+from mhc_plugin.datasets.annotation_files import AnnotationError, check_path
 from mhc_plugin.datasets.sample_table import SampleTable
 from mhc_plugin.datasets.subset import SubsetMixin, chosen_classes
 
-from .annotations import OpenImagesFiles, read_annotations, resolve_classes
+from .annotations import OpenImagesFiles, check_split, read_annotations, resolve_classes
 from .csv_files import read_class_descriptions
-from .files import check_split
 
 _LABELS = ('image', 'boxes', 'both')
 

@@ -9,7 +9,7 @@ import mmengine.fileio as fileio
 import numpy as np
 from mmpretrain.registry import DATASETS
 
-from mhc_plugin.datasets.data_root import check_path
+from mhc_plugin.datasets.annotation_files import check_path
 
 
 class SourceImage(NamedTuple):

@@ -1,5 +1,4 @@
 from .boxes import NormalizeBoxes
-from .compose_tiles import ComposeTiles
-from .random_flip_with_cells import RandomFlipWithCells
+from .tiles import ComposeTiles, RandomFlipWithCells
 
 __all__ = ['ComposeTiles', 'NormalizeBoxes', 'RandomFlipWithCells']

@@ -9,8 +9,7 @@ import numpy as np
 from mmpretrain.datasets import VOC
 from mmpretrain.registry import DATASETS
 
-from mhc_plugin.datasets.data_root import check_path
-from mhc_plugin.datasets.errors import AnnotationError
+from mhc_plugin.datasets.annotation_files import AnnotationError, check_path
 from mhc_plugin.datasets.label_table import BoxTable, LabelTable
 from mhc_plugin.datasets.sample_table import SampleTable
 from mhc_plugin.datasets.subset import SubsetMixin, chosen_classes

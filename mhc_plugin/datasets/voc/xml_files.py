@@ -10,7 +10,7 @@ from xml.sax.handler import ContentHandler
 from defusedxml import DefusedXmlException
 from defusedxml.sax import parseString
 
-from mhc_plugin.datasets.errors import AnnotationError
+from mhc_plugin.datasets.annotation_files import AnnotationError
 
 # VOC's largest file has some 30 kB and five levels.
 MAX_BYTES = 16 * 1024 * 1024

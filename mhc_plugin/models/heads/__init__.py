@@ -1,11 +1,12 @@
 """Heads for MMPretrain classifiers: one for every class, fused."""
 
-from .base import BaseMultiHeadClsHead
+from .attention_head import AttentionMultiHeadClsHead
+from .base import BaseMultiHeadClsHead, SplitHead
 from .conv_multi_head import ConvClsHead, ConvMultiHeadClsHead
 from .multi_head import MultiHeadClsHead
-from .split import SplitHead
 
 __all__ = [
+    'AttentionMultiHeadClsHead',
     'BaseMultiHeadClsHead',
     'ConvClsHead',
     'ConvMultiHeadClsHead',

@@ -1,5 +1,6 @@
-"""What all multi-head heads share: groups, connection, pool, class order, split and stack."""
+"""What all multi-head heads share: groups, connection, class order, maps, split and stack."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,17 +10,19 @@ from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..layers import GlobalPool
-from .connection import Connection, check_arguments, make_groups
-from .split import SplitHead
+from mhc_plugin.functional.checks import check_argument, check_choice, check_int, check_number
+
+from ..layers import NORMALIZATIONS, POOLS, GlobalPool, normalize_maps
+from .connection import Connection, make_groups
 
 
 class BaseMultiHeadClsHead(MultiLabelClsHead):
     """Base of the heads that give each class, or group of classes, a head of its own.
 
     The parameters of all heads are stacked and run as one; :meth:`split_heads` gives them back as
-    ordinary modules. A subclass says how pooled features come about (:meth:`pre_pool`), how they
-    turn into logits (:meth:`classify`), and how both are split and stacked.
+    ordinary modules. A head of another kind is a subclass with two methods: :meth:`score`, from
+    features to logits and to where they come from, and :meth:`head_view`, one of its heads as an
+    ordinary module.
 
     Args:
         num_classes (int): Number of classes.
@@ -27,6 +30,9 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             tuple. An int means the last feature.
         pool (str): ``'avg'``, ``'max'`` or ``'lse'`` (log-sum-exp). Defaults to ``'avg'``.
         lse_r (float): Sharpness of ``'lse'``. Defaults to 10.
+        normalize (str, optional): Bring the maps to one scale before anything else, see
+            :func:`~mhc_plugin.models.layers.normalize_maps`: ``'image'``, ``'position'``,
+            ``'root'`` or None. Always over all channels of a stage, whatever the connection.
         connection (str): What of the backbone a head is fed. ``'all'``: all channels of the last
             feature; ``'channels'``: head c of H its slice ``[c * C // H, (c + 1) * C // H)``;
             ``'stages'``: the stages that ``head_stages`` gives for it. Defaults to ``'all'``.
@@ -34,24 +40,24 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             that feed it, as positions in the tuple of features and in ``in_channels``.
         head_groups (Sequence[Sequence[int]], optional): The classes of every head. Defaults to
             one class each.
-        dropout (float): Share of the inputs of the last layer set to 0 in training. One draw
-            serves all heads that read the same vector. Defaults to 0.
+        dropout (float): Share of the channels that the heads read in their last layer set to 0 in
+            training. One draw per image serves all heads that read the same channels.
         loss (dict): Config of the loss. Defaults to ``dict(type='PerHeadBCELoss')``.
         thr (float, optional): Scores from here on are predicted positive.
         topk (int, optional): The k highest scores are predicted positive, ties broken by the
             lower index. If neither is set, ``thr`` is 0.5; if both are, ``thr`` counts.
         init_cfg (dict | list, optional): MMEngine's initialisation, applied to the split heads,
-            whose layers are ``nn.Linear`` and ``nn.Conv2d``, and stacked back. Defaults to
-            None: convolutions Kaiming with fan-in; linear layers behind layers of the head's own as
-            ``nn.Linear``, on features of the backbone normal with std 0.01; bias 0.
+            whose layers are ``nn.Linear`` and ``nn.Conv2d``. Defaults to None: convolutions
+            Kaiming with fan-in; linear layers behind layers of the head's own as ``nn.Linear``, on
+            features of the backbone normal with std 0.01; bias 0.
 
     Raises:
         ValueError: If an argument does not fit; at the first forward if the features do not fit
             ``in_channels``.
     """
 
-    #: Whether a spatial layer comes before the pool, so that pooled vectors are not enough.
-    needs_maps = False
+    #: Whether the head looks at positions before it pools, so that pooled vectors are not enough.
+    spatial = True
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         in_channels: int | Sequence[int],
         pool: str = 'avg',
         lse_r: float = 10.0,
+        normalize: str | None = None,
         connection: str = 'all',
         head_stages: Sequence | None = None,
         head_groups: Sequence[Sequence[int]] | None = None,
@@ -68,7 +75,15 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         topk: int | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        check_arguments(num_classes, pool, lse_r, dropout, thr, topk)
+        check_int('num_classes', num_classes)
+        check_choice('pool', pool, POOLS)
+        check_number('lse_r', lse_r, 0, ends='(]')
+        check_choice('normalize', normalize, (None, *NORMALIZATIONS))
+        check_number('dropout', dropout, 0, 1, ends='[)')
+        if thr is not None:
+            check_number('thr', thr, 0, 1)
+        if topk is not None:
+            check_int('topk', topk, 1, num_classes)
         groups = make_groups(num_classes, head_groups)
         feeds = Connection.make(in_channels, connection, head_stages, len(groups))
         super().__init__(loss=loss, thr=thr, topk=topk, init_cfg=init_cfg)
@@ -79,14 +94,38 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self.feeds = feeds
         self.pool = pool
         self.lse_r = lse_r
+        self.normalize = normalize
         self.dropout = dropout
         self.global_pool = GlobalPool(pool, lse_r)
-        width = max(len(g) for g in groups)
-        slots = torch.empty(num_classes, dtype=torch.long)
-        for head, group in enumerate(groups):
-            slots[group] = head * width + torch.arange(len(group))
-        self.register_buffer('class_slots', slots, persistent=False)
-        self.in_class_order = slots.tolist() == list(range(len(groups) * width))
+        width = max(self.group_sizes)
+        slots = [h * width + i for h, group in enumerate(groups) for i in range(len(group))]
+        order = torch.tensor([c for group in groups for c in group])
+        self.in_class_order = slots == order.tolist()
+        self.register_buffer('class_slots', torch.tensor(slots)[order.argsort()], persistent=False)
+
+    # ---- what a head of its own kind says
+
+    @abstractmethod
+    def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Give the logits of all heads and, on request, what every position adds to them.
+
+        Args:
+            feats (list[Tensor]): Features in use, checked and normalised: maps ``(N, C, h, w)``,
+                or vectors ``(N, C)`` where the head is not :attr:`spatial` and wants no maps.
+            with_maps (bool): Whether maps are wanted.
+
+        Returns:
+            tuple[Tensor, Tensor | None]: Logits ``(N, num_heads * widest group)``, and maps
+            ``(N, num_heads * widest group, h, w)``, not clamped, as :meth:`class_maps` means them.
+        """
+
+    @abstractmethod
+    def head_view(self, head: int) -> nn.Module:
+        """One head as an ordinary module, whose tensors are views of the stacked ones.
+
+        It is called with the same tuple of features as the fused head and gives logits
+        ``(N, len(group))``.
+        """
 
     # ---- what the rest of the project asks of a head
 
@@ -95,87 +134,73 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         return len(self.head_groups)
 
     @property
+    def group_sizes(self) -> list[int]:
+        return [len(group) for group in self.head_groups]
+
+    @property
     def stages(self) -> tuple[int, ...]:
         """Positions in the tuple of features that some head reads; ``(-1,)`` is the last."""
         return self.feeds.stages
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether features pooled as they come from the backbone are not enough."""
+        return self.spatial or self.normalize is not None
 
     def check_num_features(self, num_features: int) -> None:
         """Raise ValueError if a backbone with so many outputs cannot feed the heads."""
         self.feeds.check_num_features(num_features)
 
-    def reduce_features(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave of the features what this head reads.
+    def pool_features(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Leave of the features what this head reads, for a store of features.
 
         Args:
             feats (tuple[Tensor]): Features ``(N, C, h, w)`` or ``(N, C)``.
 
         Returns:
-            tuple[Tensor]: As many features in the same order: unread ones as ``(N, 0)``, read
-            ones pooled to ``(N, C)`` unless the head needs maps. The head gives the same logits
-            for both tuples.
+            tuple[Tensor]: As many features in the same order: unread ones as ``(N, 0)``, read ones
+            normalised and pooled to ``(N, C)``, or as they are if the head is :attr:`spatial`. The
+            head gives the same logits for both tuples.
         """
         read = {stage % len(feats) for stage in self.stages}
         return tuple(
             x.new_empty(len(x), 0)
             if i not in read
-            else (x if self.needs_maps else self.global_pool(x))
+            else x
+            if self.spatial or x.dim() == 2
+            else self.global_pool(normalize_maps(x, self.normalize))
             for i, x in enumerate(feats)
         )
 
-    # ---- forward
-
-    def pre_pool(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """The maps, or vectors, that are pooled: one per stage in use."""
-        return self.feeds.select(feats)
-
-    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """The pooled features, concatenated over stages, ``(N, D)``."""
-        return concatenate([self.global_pool(x) for x in self.pre_pool(feats)])
+    # ---- from features to logits and maps
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Give the logits of all classes.
 
         Args:
-            feats (tuple[Tensor]): Features of the backbone's stages, ``(N, C, h, w)``, or
-                ``(N, C)`` where no spatial layer needs the map.
+            feats (tuple[Tensor]): Features of the backbone's stages, ``(N, C, h, w)``, or pooled
+                by :meth:`pool_features`, ``(N, C)``, where the head is not :attr:`spatial`.
 
         Returns:
             Tensor: Logits ``(N, num_classes)`` in class order.
         """
-        logits = self.classify(self.gather_pooled(self.pre_logits(feats)))
-        return self.to_class_order(logits.flatten(1))
+        return self.to_class_order(self.score(self.pre_logits(feats))[0])
 
-    def gather_pooled(self, pooled: Tensor) -> Tensor:
-        """``(N, D)`` to ``(N, num_heads, K)``, or unchanged where all heads read all of it."""
-        gathered = self.gather(pooled)
-        return gathered if self.gather.shared else gathered.unflatten(1, (self.num_heads, -1))
-
-    def classify(self, inputs: Tensor) -> Tensor:
-        """Pooled features of the heads to logits ``(N, num_heads, widest group)``."""
-        return self.fc(F.dropout(inputs, self.dropout, self.training))
-
-    def to_class_order(self, slots: Tensor) -> Tensor:
-        """Head by head ``(N, num_heads * widest group, ...)`` to ``(N, num_classes, ...)``."""
-        return slots if self.in_class_order else slots.index_select(1, self.class_slots)
-
-    def _get_predictions(
-        self, cls_score: Tensor, data_samples: list[DataSample] | None
-    ) -> list[DataSample]:
-        data_samples = super()._get_predictions(cls_score, data_samples)
-        if self.thr is None:
-            # torch.topk, which MMPretrain calls, promises no order among equal scores.
-            for sample in data_samples:
-                order = sample.pred_score.argsort(descending=True, stable=True)
-                sample.set_pred_label(order[: self.topk])
-        return data_samples
-
-    # ---- class maps
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
+        """The features in use, checked and normalised."""
+        selected = self.feeds.select(feats)
+        if self.spatial and any(x.dim() != 4 for x in selected):
+            raise ValueError(
+                'Expected features as maps (N, C, h, w) for a head that looks at positions, but '
+                f'got shapes {[tuple(x.shape) for x in feats]}. Take out the pooling neck.'
+            )
+        # What is pooled already was normalised before.
+        return [x if x.dim() == 2 else normalize_maps(x, self.normalize) for x in selected]
 
     def class_maps(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Where each logit comes from, at the map that the heads pool.
 
-        ``clamp(h w sum_k x_k d logit_c / d x_k, 0)``: with average pooling and one linear layer
-        ``clamp(w_c . x, 0)``, the class activation map of Zhou et al., CVPR 2016.
+        With m the maps of :meth:`logits_and_maps`, this is ``clamp(m, 0)``.
 
         Args:
             feats (tuple[Tensor]): Features as maps ``(N, C, h, w)``.
@@ -187,35 +212,67 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         Raises:
             ValueError: If a feature is pooled.
         """
-        maps = self.pre_pool(feats)
-        if any(x.dim() != 4 for x in maps):
+        return self.logits_and_maps(feats)[1].clamp(min=0)
+
+    def logits_and_maps(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Logits, and maps of what adds up to them, in one pass.
+
+        The maps are ``h w`` times what each position adds to the logit. For a head that pools
+        that is ``h w sum_k x_k d logit_c / d x_k`` at the map x that it pools: with average
+        pooling and one linear layer ``w_c . x``, the class activation map of Zhou et al., CVPR
+        2016. A head with an attention of its own says what it adds. A map is complete where its
+        mean and the class's bias make the logit; see :attr:`complete`.
+
+        Args:
+            feats (tuple[Tensor]): Features as maps ``(N, C, h, w)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: Logits ``(N, num_classes)`` and maps
+            ``(N, num_classes, h, w)``, with both signs.
+
+        Raises:
+            ValueError: If a feature is pooled.
+        """
+        selected = self.pre_logits(feats)
+        if any(x.dim() != 4 for x in selected):
             raise ValueError(
                 'Expected features as maps (N, C, h, w) for class maps, but got shapes '
                 f'{[tuple(x.shape) for x in feats]}. Pooled features have lost the positions.'
             )
-        contributions = [self.global_pool.contributions(x) for x in maps]
-        size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
-        contributions = concatenate(
-            [
-                x
-                if x.shape[2:] == size
-                else F.interpolate(x, size, mode='bilinear', align_corners=False)
-                for x in contributions
-            ]
-        )
-        return self.to_class_order(self.spread_logits(maps, contributions)).clamp(min=0)
+        logits, maps = self.score(selected, with_maps=True)
+        return self.to_class_order(logits), self.to_class_order(maps)
 
-    def spread_logits(self, maps: list[Tensor], contributions: Tensor) -> Tensor:
-        """Weigh contributions ``(N, D, h, w)`` by the gradient of every logit.
+    @property
+    def complete(self) -> bool:
+        """Whether the mean of every map and its class's bias make the logit, to rounding."""
+        return self.pool != 'lse'
 
-        Returns:
-            Tensor: ``(N, num_heads * widest group, h, w)``.
-        """
-        return self.fc.pointwise(self.gather(contributions))
+    @property
+    def class_bias(self) -> Tensor:
+        """The bias of every class, ``(num_classes,)``."""
+        return self.to_class_order(self.fc.bias.reshape(1, -1))[0]
+
+    def to_class_order(self, slots: Tensor) -> Tensor:
+        """Head by head ``(N, num_heads * widest group, ...)`` to ``(N, num_classes, ...)``."""
+        return slots if self.in_class_order else slots.index_select(1, self.class_slots)
+
+    def _get_predictions(
+        self, cls_score: Tensor, data_samples: list[DataSample] | None
+    ) -> list[DataSample]:
+        if self.thr is not None:
+            return super()._get_predictions(cls_score, data_samples)
+        # Not MMPretrain's own: torch.topk promises no order among equal scores.
+        if data_samples is None:
+            data_samples = [DataSample() for _ in cls_score]
+        scores = cls_score.sigmoid()
+        labels = scores.argsort(dim=1, descending=True, stable=True)[:, : self.topk]
+        for sample, score, label in zip(data_samples, scores, labels):
+            sample.set_pred_score(score).set_pred_label(label)
+        return data_samples
 
     # ---- split, stack, initialise
 
-    def split_heads(self) -> list[SplitHead]:
+    def split_heads(self) -> list[nn.Module]:
         """The definition of this module: one plain module per head.
 
         Returns:
@@ -223,51 +280,86 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             called with the same tuple of features and gives logits ``(N, len(group))`` in the
             order of its group.
         """
-        return [self._split_head(head).train(self.training) for head in range(self.num_heads)]
+        heads = [self.head_view(head).train(self.training) for head in range(self.num_heads)]
+        for head in heads:
+            for tensor in (*head.parameters(), *head.buffers()):
+                tensor.data = tensor.data.clone()
+        return heads
 
-    def stack_heads(self, heads: Sequence[SplitHead]) -> None:
+    def stack_heads(self, heads: Sequence[nn.Module]) -> None:
         """Take over the parameters of split heads; the inverse of :meth:`split_heads`."""
-        if len(heads) != self.num_heads:
-            raise ValueError(
-                f'Expected argument `heads` to have {self.num_heads} heads, but got {len(heads)}.'
-            )
+        check_argument(
+            len(heads) == self.num_heads,
+            'heads',
+            f'to have {self.num_heads} heads',
+            str(len(heads)),
+        )
         for index, head in enumerate(heads):
-            self._stack_head(index, head)
+            self.head_view(index).load_state_dict(head.state_dict())
 
     def init_weights(self) -> None:
-        """Apply ``init_cfg`` to the split heads and stack them back."""
+        """Apply ``init_cfg`` to every head, and a checkpoint to all of them."""
         cfgs = self.init_cfg or []
         cfgs = [cfgs] if isinstance(cfgs, dict) else list(cfgs)
         # A checkpoint holds the stacked parameters.
         whole = [cfg for cfg in cfgs if cfg['type'] == 'Pretrained']
         per_head = [cfg for cfg in cfgs if cfg['type'] != 'Pretrained']
         if per_head:
-            heads = self.split_heads()
-            for head in heads:
-                initialize(head, per_head)
-            self.stack_heads(heads)
+            for head in range(self.num_heads):
+                initialize(self.head_view(head), per_head)
         if whole:
             initialize(self, whole)
         self._is_init = True
 
-    def _split_head(self, head: int) -> SplitHead:
-        return SplitHead(
-            self.feeds.heads[head],
-            self._split_convs(head),
-            GlobalPool(self.pool, self.lse_r),
-            self._split_fc(head),
-        )
 
-    def _split_convs(self, head: int) -> list[nn.Module]:
-        return [nn.Identity() for _ in self.feeds.heads[head]]
+def resize_to_largest(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps ``(N, C, h, w)`` of several stages, resized bilinearly to the size of the largest.
 
-    def _split_fc(self, head: int) -> nn.Sequential:
-        return nn.Sequential(nn.Dropout(self.dropout), self.fc.split(head))
-
-    def _stack_head(self, index: int, head: SplitHead) -> None:
-        self.fc.load(index, head.fc[-1])
+    Where that is a whole number of times as high and wide, the mean of a map stays what it was.
+    """
+    size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
+    return [
+        x if x.shape[2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
+        for x in maps
+    ]
 
 
-def concatenate(parts: list[Tensor]) -> Tensor:
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate along channels, without a copy of a single part."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+class SplitHead(nn.Module):
+    """One head that pools, as ordinary layers: the definition that the fused heads are held to.
+
+    Args:
+        inputs (Sequence[tuple[int, range]]): The (stage, channels) pairs it reads.
+        normalize (str, optional): How their maps are normalised.
+        convs (Sequence[nn.Module]): Its convolutions for each of them, before the pool.
+        pool (nn.Module): From ``(N, C, h, w)`` to ``(N, C)``.
+        fc (nn.Sequential): From the pooled, concatenated features to its logits.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[int, range]],
+        normalize: str | None,
+        convs: Sequence[nn.Module],
+        pool: nn.Module,
+        fc: nn.Sequential,
+    ) -> None:
+        super().__init__()
+        self.inputs = tuple(inputs)
+        self.normalize = normalize
+        self.convs = nn.ModuleList(convs)
+        self.pool = pool
+        self.fc = fc
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """Give the logits ``(N, len(group))`` for a tuple of features."""
+        pooled = []
+        for (stage, channels), conv in zip(self.inputs, self.convs):
+            x = feats[stage]
+            x = x if x.dim() == 2 else normalize_maps(x, self.normalize)
+            pooled.append(self.pool(conv(x[:, channels.start : channels.stop])))
+        return self.fc(torch.cat(pooled, 1))

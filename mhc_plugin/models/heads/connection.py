@@ -1,37 +1,15 @@
-"""Which stages and channels feed which head, and the checks of what a user asks for."""
+"""Which stages and channels feed which head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from numbers import Integral
 
 from torch import Tensor
 
-from ..layers import POOLS
+from mhc_plugin.functional.checks import check_argument, check_choice, check_ints
 
 CONNECTIONS = ('all', 'channels', 'stages')
-
-
-def check_arguments(
-    num_classes: int, pool: str, lse_r: float, dropout: float, thr: float | None, topk: int | None
-) -> None:
-    """Raise ValueError for the first argument that does not fit."""
-    if not isinstance(num_classes, Integral) or num_classes < 1:
-        raise ValueError(
-            f'Expected argument `num_classes` to be an int of at least 1, but got {num_classes!r}.'
-        )
-    if pool not in POOLS:
-        raise ValueError(f'Expected argument `pool` to be one of {POOLS}, but got {pool!r}.')
-    if not lse_r > 0:
-        raise ValueError(f'Expected argument `lse_r` to be above 0, but got {lse_r!r}.')
-    if not 0 <= dropout < 1:
-        raise ValueError(f'Expected argument `dropout` to be in [0, 1), but got {dropout!r}.')
-    if thr is not None and not 0 <= thr <= 1:
-        raise ValueError(f'Expected argument `thr` to be in [0, 1], but got {thr!r}.')
-    if topk is not None and not 1 <= topk <= num_classes:
-        raise ValueError(
-            f'Expected argument `topk` to be in 1..{num_classes} (`num_classes`), but got {topk!r}.'
-        )
 
 
 def make_groups(
@@ -45,20 +23,15 @@ def make_groups(
     if head_groups is None:
         return tuple([c] for c in range(num_classes))
     groups = tuple([int(c) for c in group] for group in head_groups)
-    if any(not group for group in groups):
-        raise ValueError(
-            f'Expected argument `head_groups` to have no empty group, but got {list(groups)}.'
-        )
-    given = [c for group in groups for c in group]
-    unknown = sorted({c for c in given if not 0 <= c < num_classes})
-    repeated = sorted({c for c in given if given.count(c) > 1})
-    missing = sorted(set(range(num_classes)) - set(given))
-    for problem, classes in (('unknown', unknown), ('repeated', repeated), ('missing', missing)):
-        if classes:
-            raise ValueError(
-                f'Expected argument `head_groups` to name every class of '
-                f'0..{num_classes - 1} once, but {problem}: {classes}.'
-            )
+    check_argument(all(groups), 'head_groups', 'to have no empty group', list(groups))
+    given = sorted(chain.from_iterable(groups))
+    expected = f'to name every class of 0..{num_classes - 1} once'
+    for problem, classes in (
+        ('unknown', {c for c in given if not 0 <= c < num_classes}),
+        ('repeated', {a for a, b in pairwise(given) if a == b}),
+        ('missing', set(range(num_classes)).difference(given)),
+    ):
+        check_argument(not classes, 'head_groups', expected, f'{problem}: {sorted(classes)}')
     return groups
 
 
@@ -92,42 +65,49 @@ class Connection:
         Raises:
             ValueError: If an argument does not fit.
         """
-        if connection not in CONNECTIONS:
-            raise ValueError(
-                f'Expected argument `connection` to be one of {CONNECTIONS}, but got '
-                f'{connection!r}.'
-            )
-        widths = (in_channels,) if isinstance(in_channels, Integral) else tuple(in_channels)
-        if not widths or any(not isinstance(c, Integral) or c < 1 for c in widths):
-            raise ValueError(
-                'Expected argument `in_channels` to be an int of at least 1 or a '
-                f'sequence of such, but got {in_channels!r}.'
-            )
-        num_features = None if isinstance(in_channels, Integral) else len(widths)
+        check_choice('connection', connection, CONNECTIONS)
+        is_one = isinstance(in_channels, Integral)
+        widths = (in_channels,) if is_one else tuple(in_channels)
+        check_ints('in_channels', widths)
+        check_argument(bool(widths), 'in_channels', 'to have an entry', in_channels)
+        num_features = None if is_one else len(widths)
         if connection == 'stages':
             per_head = _check_head_stages(head_stages, num_features, num_heads)
-            stages = tuple(sorted({s for stages in per_head for s in stages}))
+            stages = tuple(sorted(set(chain.from_iterable(per_head))))
             heads = tuple(tuple((s, range(widths[s])) for s in stages) for stages in per_head)
             return cls(heads, stages, tuple(widths[s] for s in stages), num_features)
-        if head_stages is not None:
-            raise ValueError(
-                'Expected argument `head_stages` only with `connection="stages"`, '
-                f'but got it with {connection!r}.'
-            )
-        last = -1 if num_features is None else num_features - 1
+        check_argument(
+            head_stages is None,
+            'head_stages',
+            'only with `connection="stages"`',
+            f'it with {connection!r}',
+        )
+        last = -1 if is_one else num_features - 1
         total = widths[-1]
         if connection == 'all':
             heads = (((last, range(total)),),) * num_heads
         else:
-            if num_heads > total:
-                raise ValueError(
-                    f'Expected at most as many heads as channels with '
-                    f'`connection="channels"`, but got {num_heads} heads for '
-                    f'{total} channels. Fewer heads: `head_groups`.'
-                )
+            check_argument(
+                num_heads <= total,
+                'connection',
+                'to be "channels" with at most as many heads as channels',
+                f'{num_heads} heads for {total} channels. Fewer heads: `head_groups`',
+            )
             bounds = [c * total // num_heads for c in range(num_heads + 1)]
             heads = tuple(((last, range(a, b)),) for a, b in pairwise(bounds))
         return cls(heads, (last,), (total,), num_features)
+
+    def readers(self, stage: int) -> dict[int, range]:
+        """The heads that a stage feeds, each with the channels that it reads of it."""
+        return {h: dict(f)[stage] for h, f in enumerate(self.heads) if stage in dict(f)}
+
+    def concatenated(self) -> list[Sequence[int]]:
+        """The channels of every head where those of all stages in use lie side by side."""
+        starts = dict(zip(self.stages, accumulate(self.channels, initial=0)))
+        return [
+            _join([range(starts[s] + c.start, starts[s] + c.stop) for s, c in feeds])
+            for feeds in self.heads
+        ]
 
     def check_num_features(self, num_features: int) -> None:
         """Raise ValueError if a tuple of so many features does not fit."""
@@ -147,11 +127,12 @@ class Connection:
         Raises:
             ValueError: If number, shape or channels do not fit.
         """
-        if not isinstance(feats, tuple | list):
-            raise ValueError(
-                'Expected argument `feats` to be a tuple of features, one per stage, '
-                f'but got {type(feats).__name__}.'
-            )
+        check_argument(
+            isinstance(feats, tuple | list),
+            'feats',
+            'to be a tuple of features, one per stage',
+            type(feats).__name__,
+        )
         self.check_num_features(len(feats))
         selected = [feats[s] for s in self.stages]
         for stage, channels, x in zip(self.stages, self.channels, selected):
@@ -168,31 +149,41 @@ class Connection:
         return selected
 
 
+def _join(parts: list[range]) -> Sequence[int]:
+    """Ranges one after the other: as one range where they follow one another."""
+    if all(a.stop == b.start for a, b in pairwise(parts)):
+        return range(parts[0].start, parts[-1].stop)
+    return list(chain.from_iterable(parts))
+
+
 def _check_head_stages(
     head_stages: Sequence | None, num_features: int | None, num_heads: int
 ) -> list[tuple[int, ...]]:
-    if num_features is None:
-        raise ValueError(
-            'Expected argument `in_channels` to be a sequence with the channels of '
-            'every feature with `connection="stages"`, but got an int.'
-        )
-    if head_stages is None or len(head_stages) != num_heads:
-        got = 'none' if head_stages is None else f'{len(head_stages)} entries'
-        raise ValueError(
-            'Expected argument `head_stages` to list the stage or stages of each of '
-            f'the {num_heads} heads, but got {got}.'
-        )
+    check_argument(
+        num_features is not None,
+        'in_channels',
+        'to be a sequence with the channels of every feature with `connection="stages"`',
+        'an int',
+    )
+    check_argument(
+        head_stages is not None and len(head_stages) == num_heads,
+        'head_stages',
+        f'to list the stage or stages of each of the {num_heads} heads',
+        'none' if head_stages is None else f'{len(head_stages)} entries',
+    )
     per_head = [(s,) if isinstance(s, Integral) else tuple(sorted(s)) for s in head_stages]
     for head, stages in enumerate(per_head):
-        if not stages or len(set(stages)) < len(stages):
-            raise ValueError(
-                'Expected argument `head_stages` to name one or more different '
-                f'stages for every head, but got {list(stages)} for head {head}.'
-            )
+        check_argument(
+            bool(stages) and len(set(stages)) == len(stages),
+            'head_stages',
+            'to name one or more different stages for every head',
+            f'{list(stages)} for head {head}',
+        )
         for stage in stages:
-            if not isinstance(stage, Integral) or not 0 <= stage < num_features:
-                raise ValueError(
-                    f'Expected argument `head_stages` to name stages in 0..{num_features - 1} '
-                    f'(positions in `in_channels`), but got {stage!r} for head {head}.'
-                )
+            check_argument(
+                isinstance(stage, Integral) and 0 <= stage < num_features,
+                'head_stages',
+                f'to name stages in 0..{num_features - 1} (positions in `in_channels`)',
+                f'{stage!r} for head {head}',
+            )
     return per_head

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import NORMS, FusedConvStage, FusedLinear, PerHeadGather
-from .base import BaseMultiHeadClsHead
-from .split import SplitHead
+from mhc_plugin.functional.checks import check_argument, check_int
+
+from ..layers import NORMS, FusedConvStage, FusedLinear, GlobalPool
+from .base import BaseMultiHeadClsHead, SplitHead, resize_to_largest, side_by_side
 
 
 @MODELS.register_module()
@@ -30,9 +33,8 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
             Defaults to ``dict(type='BN')``.
         act_cfg (dict, optional): Activation without parameters. Defaults to
             ``dict(type='ReLU')``.
-        **kwargs: See :class:`BaseMultiHeadClsHead`: ``pool``, ``lse_r``, ``connection``,
-            ``head_stages``, ``head_groups``, ``dropout``, ``loss``, ``thr``, ``topk``,
-            ``init_cfg``.
+        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, loss, thr, topk,
+            init_cfg: See :class:`BaseMultiHeadClsHead`.
 
     Raises:
         ValueError: If an argument does not fit, or at the first forward if features are pooled.
@@ -43,7 +45,103 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         torch.Size([2, 10])
     """
 
-    needs_maps = True
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int | Sequence[int],
+        conv_channels: int | None = 16,
+        num_convs: int = 1,
+        kernel_size: int = 3,
+        norm_cfg: dict | None = dict(type='BN'),
+        act_cfg: dict | None = dict(type='ReLU'),
+        pool: str = 'avg',
+        lse_r: float = 10.0,
+        normalize: str | None = None,
+        connection: str = 'all',
+        head_stages: Sequence | None = None,
+        head_groups: Sequence[Sequence[int]] | None = None,
+        dropout: float = 0.0,
+        loss: dict = dict(type='PerHeadBCELoss'),
+        thr: float | None = None,
+        topk: int | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            in_channels,
+            pool,
+            lse_r,
+            normalize,
+            connection,
+            head_stages,
+            head_groups,
+            dropout,
+            loss,
+            thr,
+            topk,
+            init_cfg,
+        )
+        check_conv_arguments(conv_channels, num_convs, kernel_size, norm_cfg, act_cfg)
+        self.conv_channels = conv_channels
+        self.convs = nn.ModuleList()
+        # Where the outputs of every head lie where those of all stages lie side by side, and for
+        # every head which stage's convolutions are its own, and the how manieth of that stage.
+        channels: list[list[int]] = [[] for _ in range(self.num_heads)]
+        self.places: list[list[tuple[int, int]]] = [[] for _ in range(self.num_heads)]
+        total = 0
+        for position, (stage, width) in enumerate(zip(self.stages, self.feeds.channels)):
+            readers = self.feeds.readers(stage)
+            convs = FusedConvStage(
+                list(readers.values()),
+                width,
+                conv_channels,
+                num_convs,
+                kernel_size,
+                norm_cfg,
+                act_cfg,
+            )
+            for place, (head, own) in enumerate(zip(readers, convs.out_channels)):
+                self.places[head].append((position, place))
+                channels[head] += range(total + own.start, total + own.stop)
+            total += convs.num_channels
+            self.convs.append(convs)
+        self.fc = FusedLinear(channels, total, self.group_sizes)
+
+    def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
+        maps = [convs(x) for convs, x in zip(self.convs, feats)]
+        x = side_by_side([self.global_pool(x) for x in maps])
+        logits = self.fc(F.dropout(x, self.dropout, self.training))
+        if not with_maps:
+            return logits, None
+        contributions = resize_to_largest([self.global_pool.contributions(x) for x in maps])
+        return logits, self.fc.pointwise(side_by_side(contributions))
+
+    def head_view(self, head: int) -> SplitHead:
+        return SplitHead(
+            self.feeds.heads[head],
+            self.normalize,
+            [self.convs[position].head_view(place) for position, place in self.places[head]],
+            GlobalPool(self.pool, self.lse_r),
+            nn.Sequential(nn.Dropout(self.dropout), self.fc.head_view(head)),
+        )
+
+
+@MODELS.register_module()
+class ConvClsHead(ConvMultiHeadClsHead):
+    """The same light convolutions once, for all classes together ("ConvFC", the control).
+
+    Args:
+        num_classes (int): Number of classes.
+        in_channels (int | Sequence[int]): Channels of the last feature, or of every feature.
+        conv_channels, num_convs, kernel_size, norm_cfg, act_cfg: See
+            :class:`ConvMultiHeadClsHead`.
+        pool, lse_r, normalize, connection, head_stages, dropout, loss, thr, topk, init_cfg: See
+            :class:`BaseMultiHeadClsHead`. With ``connection='channels'`` the slice is the whole;
+            ``head_stages`` has one entry. There are no ``head_groups``.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
 
     def __init__(
         self,
@@ -54,119 +152,70 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         kernel_size: int = 3,
         norm_cfg: dict | None = dict(type='BN'),
         act_cfg: dict | None = dict(type='ReLU'),
-        **kwargs,
+        pool: str = 'avg',
+        lse_r: float = 10.0,
+        normalize: str | None = None,
+        connection: str = 'all',
+        head_stages: Sequence | None = None,
+        dropout: float = 0.0,
+        loss: dict = dict(type='PerHeadBCELoss'),
+        thr: float | None = None,
+        topk: int | None = None,
+        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(num_classes, in_channels, **kwargs)
-        check_conv_arguments(conv_channels, num_convs, kernel_size, norm_cfg)
-        self.conv_channels = conv_channels
-        readers = {
-            stage: [h for h, feeds in enumerate(self.feeds.heads) if stage in dict(feeds)]
-            for stage in self.stages
-        }
-        self.convs = nn.ModuleList(
-            FusedConvStage(
-                [dict(self.feeds.heads[h])[stage] for h in readers[stage]],
-                total,
-                conv_channels,
-                num_convs,
-                kernel_size,
-                norm_cfg,
-                act_cfg,
-            )
-            for stage, total in zip(self.stages, self.feeds.channels)
+        super().__init__(
+            num_classes,
+            in_channels,
+            conv_channels,
+            num_convs,
+            kernel_size,
+            norm_cfg,
+            act_cfg,
+            pool,
+            lse_r,
+            normalize,
+            connection,
+            head_stages,
+            [list(range(num_classes))],
+            dropout,
+            loss,
+            thr,
+            topk,
+            init_cfg,
         )
-        if any(p for block in self.convs[0].blocks for p in block.act.parameters()):
-            raise ValueError(
-                'Expected argument `act_cfg` to be an activation without parameters, '
-                f'but got {act_cfg}.'
-            )
-
-        # Where the channels of every head lie among the outputs of all stages, side by side.
-        parts: list[list[int]] = [[] for _ in range(self.num_heads)]
-        self.places: list[list[tuple[int, int]]] = [[] for _ in range(self.num_heads)]
-        total = 0
-        for position, (stage, conv) in enumerate(zip(self.stages, self.convs)):
-            width = max(conv.out_channels)
-            for place, head in enumerate(readers[stage]):
-                self.places[head].append((position, place))
-                parts[head] += range(total, total + conv.out_channels[place])
-                total += width
-        self.gather = PerHeadGather(parts, total)
-        self.fc = FusedLinear(
-            self.gather.sizes,
-            [len(group) for group in self.head_groups],
-            shared_input=self.gather.shared,
-        )
-
-    def pre_pool(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        selected = super().pre_pool(feats)
-        if any(x.dim() != 4 for x in selected):
-            raise ValueError(
-                'Expected features as maps (N, C, h, w) for a head with '
-                f'convolutions, but got shapes {[tuple(x.shape) for x in feats]}. '
-                'Take out the pooling neck.'
-            )
-        return [conv(x) for conv, x in zip(self.convs, selected)]
-
-    def _split_convs(self, head: int) -> list[nn.Module]:
-        return [self.convs[position].split(place) for position, place in self.places[head]]
-
-    def _stack_head(self, index: int, head: SplitHead) -> None:
-        super()._stack_head(index, head)
-        for (position, place), layers in zip(self.places[index], head.convs):
-            self.convs[position].load(place, layers)
-
-
-@MODELS.register_module()
-class ConvClsHead(ConvMultiHeadClsHead):
-    """The same light convolutions once, for all classes together ("ConvFC", the control).
-
-    Args:
-        num_classes (int): Number of classes.
-        in_channels (int | Sequence[int]): Channels of the last feature, or of every feature.
-        **kwargs: See :class:`ConvMultiHeadClsHead`, but without ``head_groups``. With
-            ``connection='channels'`` its slice is the whole; ``head_stages`` has one entry.
-
-    Raises:
-        ValueError: If an argument does not fit.
-    """
-
-    def __init__(self, num_classes: int, in_channels: int | Sequence[int], **kwargs) -> None:
-        if 'head_groups' in kwargs:
-            raise ValueError(
-                'ConvClsHead is one head for all classes and takes no '
-                '`head_groups`; ConvMultiHeadClsHead does.'
-            )
-        super().__init__(num_classes, in_channels, head_groups=[list(range(num_classes))], **kwargs)
 
 
 def check_conv_arguments(
-    conv_channels: int | None, num_convs: int, kernel_size: int, norm_cfg: dict | None
+    conv_channels: int | None,
+    num_convs: int,
+    kernel_size: int,
+    norm_cfg: dict | None,
+    act_cfg: dict | None,
 ) -> None:
     """Raise ValueError for the first argument that does not fit."""
-    if conv_channels is not None and conv_channels < 1:
-        raise ValueError(
-            'Expected argument `conv_channels` to be an int of at least 1 or None, '
-            f'but got {conv_channels!r}.'
-        )
-    if num_convs < 0 or (num_convs == 0 and conv_channels is None):
-        raise ValueError(
-            'Expected argument `num_convs` to be at least 0, or at least 1 with '
-            f'`conv_channels=None`, but got {num_convs!r}.'
-        )
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f'Expected argument `kernel_size` to be odd, but got {kernel_size!r}.')
+    if conv_channels is not None:
+        check_int('conv_channels', conv_channels)
+    check_int('num_convs', num_convs, 1 if conv_channels is None else 0)
+    check_int('kernel_size', kernel_size)
+    check_argument(kernel_size % 2 == 1, 'kernel_size', 'to be odd', kernel_size)
+    check_argument(
+        act_cfg is None or next(build_activation_layer(act_cfg).parameters(), None) is None,
+        'act_cfg',
+        'to be an activation without parameters, which heads would share',
+        act_cfg,
+    )
     if norm_cfg is None:
         return
-    if norm_cfg.get('type') not in NORMS:
-        raise ValueError(
-            f'Expected argument `norm_cfg` to have a type of {NORMS} or to be None, '
-            f'but got {norm_cfg}.'
-        )
-    if norm_cfg['type'] == 'GN' and (
-        conv_channels is None or conv_channels % norm_cfg['num_groups']
-    ):
-        raise ValueError(
-            'Expected `num_groups` of argument `norm_cfg` to divide `conv_channels`, '
-            f'but got {norm_cfg} with conv_channels={conv_channels!r}.'
-        )
+    check_argument(
+        norm_cfg.get('type') in NORMS,
+        'norm_cfg',
+        f'to have a type of {NORMS} or to be None',
+        norm_cfg,
+    )
+    check_argument(
+        norm_cfg['type'] != 'GN'
+        or (conv_channels is not None and conv_channels % norm_cfg['num_groups'] == 0),
+        'norm_cfg',
+        'to have `num_groups` that divide `conv_channels`',
+        f'{norm_cfg} with conv_channels={conv_channels!r}',
+    )

@@ -1,14 +1,15 @@
 """MultiFC: for every class a pool and a fully connected layer."""
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 
+import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import FusedLinear, PerHeadGather
-from .base import BaseMultiHeadClsHead, concatenate
-from .split import SplitHead
+from mhc_plugin.functional.checks import check_ints
+
+from ..layers import FusedLinear, GlobalPool
+from .base import BaseMultiHeadClsHead, SplitHead, resize_to_largest, side_by_side
 
 
 @MODELS.register_module()
@@ -25,9 +26,8 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         in_channels (int | Sequence[int]): Channels of the last feature, or of every feature.
         hidden_channels (Sequence[int]): Widths of hidden layers, each followed by ReLU. Defaults
             to none.
-        **kwargs: See :class:`BaseMultiHeadClsHead`: ``pool``, ``lse_r``, ``connection``,
-            ``head_stages``, ``head_groups``, ``dropout``, ``loss``, ``thr``, ``topk``,
-            ``init_cfg``.
+        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, loss, thr, topk,
+            init_cfg: See :class:`BaseMultiHeadClsHead`.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -38,75 +38,91 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         torch.Size([2, 10])
     """
 
+    spatial = False
+
     def __init__(
         self,
         num_classes: int,
         in_channels: int | Sequence[int],
         hidden_channels: Sequence[int] = (),
-        **kwargs,
+        pool: str = 'avg',
+        lse_r: float = 10.0,
+        normalize: str | None = None,
+        connection: str = 'all',
+        head_stages: Sequence | None = None,
+        head_groups: Sequence[Sequence[int]] | None = None,
+        dropout: float = 0.0,
+        loss: dict = dict(type='PerHeadBCELoss'),
+        thr: float | None = None,
+        topk: int | None = None,
+        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(num_classes, in_channels, **kwargs)
-        hidden_channels = tuple(hidden_channels)
-        if any(not isinstance(c, int) or c < 1 for c in hidden_channels):
-            raise ValueError(
-                'Expected argument `hidden_channels` to be ints of at least 1, but '
-                f'got {hidden_channels}.'
-            )
-        channels = self.feeds.channels
-        offsets = dict(zip(self.feeds.stages, accumulate(channels, initial=0)))
-        self.gather = PerHeadGather(
-            [
-                [offsets[stage] + c for stage, part in feeds for c in part]
-                for feeds in self.feeds.heads
-            ],
-            sum(channels),
+        super().__init__(
+            num_classes,
+            in_channels,
+            pool,
+            lse_r,
+            normalize,
+            connection,
+            head_stages,
+            head_groups,
+            dropout,
+            loss,
+            thr,
+            topk,
+            init_cfg,
         )
-        widths = [self.gather.sizes, *((c,) * self.num_heads for c in hidden_channels)]
-        self.hidden = nn.ModuleList(
-            FusedLinear(a, b, shared_input=i == 0 and self.gather.shared)
-            for i, (a, b) in enumerate(pairwise(widths))
-        )
-        self.fc = FusedLinear(
-            widths[-1],
-            [len(group) for group in self.head_groups],
-            shared_input=self.gather.shared and not hidden_channels,
-            # On features of a backbone as MMPretrain's linear heads.
-            std=None if hidden_channels else 0.01,
-        )
+        check_ints('hidden_channels', hidden_channels)
+        channels, total = self.feeds.concatenated(), sum(self.feeds.channels)
+        self.hidden = nn.ModuleList()
+        for width in hidden_channels:
+            layer = FusedLinear(channels, total, [width] * self.num_heads)
+            channels, total = layer.out_channels, self.num_heads * width
+            self.hidden.append(layer)
+        # On features of a backbone as MMPretrain's linear heads.
+        std = None if hidden_channels else 0.01
+        self.fc = FusedLinear(channels, total, self.group_sizes, std=std)
 
-    def classify(self, inputs: Tensor) -> Tensor:
+    @property
+    def complete(self) -> bool:
+        """Hidden layers have biases of their own, which no position accounts for."""
+        return super().complete and not self.hidden
+
+    def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
+        x = side_by_side([self.global_pool(x) for x in feats])
+        active = []
         for layer in self.hidden:
-            inputs = layer(inputs).relu()
-        return super().classify(inputs)
-
-    def spread_logits(self, maps: list[Tensor], contributions: Tensor) -> Tensor:
+            x = layer(x).relu()
+            active.append(x > 0)
+        logits = self.fc(F.dropout(x, self.dropout, self.training))
+        if not with_maps:
+            return logits, None
+        contributions = side_by_side(
+            resize_to_largest([self.global_pool.contributions(x) for x in feats])
+        )
         if not self.hidden:
-            return super().spread_logits(maps, contributions)
-        gradient = self._gradient(concatenate([self.global_pool(x) for x in maps]))
-        gathered = self.gather(contributions).flatten(2)
-        if self.gather.shared:
-            spread = gradient.flatten(1, 2) @ gathered
-        else:
-            spread = gradient @ gathered.unflatten(1, (self.num_heads, -1))
-        # `len()` of a tensor would close the batch of an export.
-        return spread.reshape(gathered.shape[0], -1, *contributions.shape[2:])
-
-    def _gradient(self, pooled: Tensor) -> Tensor:
-        """Derivative of every logit by its head's input, ``(N, num_heads, widest group, K)``."""
-        inputs, active = self.gather_pooled(pooled), []
-        for layer in self.hidden:
-            inputs = layer(inputs).relu()
-            active.append((inputs > 0).unsqueeze(2))
+            return logits, self.fc.pointwise(contributions)
+        # The derivative of every logit by its head's input, (N, num_heads, widest group, K).
         gradient = self.fc.weight
         for layer, is_active in zip(reversed(self.hidden), reversed(active)):
+            is_active = is_active.unflatten(1, (self.num_heads, 1, -1))
             gradient = (gradient * is_active) @ layer.weight
-        return gradient
+        first = self.hidden[0]
+        inputs = first.gather(contributions).flatten(2)
+        if first.shared:
+            maps = gradient.flatten(1, 2) @ inputs
+        else:
+            maps = gradient @ inputs.unflatten(1, (self.num_heads, -1))
+        # `len()` of a tensor would close the batch of an export.
+        return logits, maps.reshape(inputs.shape[0], -1, *contributions.shape[2:])
 
-    def _split_fc(self, head: int) -> nn.Sequential:
-        hidden = [m for layer in self.hidden for m in (layer.split(head), nn.ReLU())]
-        return nn.Sequential(*hidden, *super()._split_fc(head))
-
-    def _stack_head(self, index: int, head: SplitHead) -> None:
-        super()._stack_head(index, head)
-        for i, layer in enumerate(self.hidden):
-            layer.load(index, head.fc[2 * i])
+    def head_view(self, head: int) -> SplitHead:
+        feeds = self.feeds.heads[head]
+        hidden = [m for layer in self.hidden for m in (layer.head_view(head), nn.ReLU())]
+        return SplitHead(
+            feeds,
+            self.normalize,
+            [nn.Identity() for _ in feeds],
+            GlobalPool(self.pool, self.lse_r),
+            nn.Sequential(*hidden, nn.Dropout(self.dropout), self.fc.head_view(head)),
+        )

@@ -1,15 +1,18 @@
-"""Fused per-head primitives: linear, convolution, pools, channel split."""
+"""Fused per-head primitives: linear, convolution, pools, normalised maps."""
 
 from .conv_stage import NORMS, FusedConvStage
-from .fused import FusedConv2d, FusedLinear, PerHeadGather
-from .pooling import POOLS, GlobalPool
+from .fused import FusedConv2d, FusedLinear, view_of
+from .pooling import NORMALIZATIONS, POOLS, GlobalPool, normalize_maps, signed_root
 
 __all__ = [
+    'NORMALIZATIONS',
     'NORMS',
     'POOLS',
     'FusedConv2d',
     'FusedConvStage',
     'FusedLinear',
     'GlobalPool',
-    'PerHeadGather',
+    'normalize_maps',
+    'signed_root',
+    'view_of',
 ]

@@ -3,109 +3,22 @@
 import copy
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
-from torch import Tensor, nn
+from torch import nn
 
-from .fused import FusedConv2d, PerHeadGather
+from .fused import FusedConv2d, view_of
 
 # Norms that treat every channel, or every group of channels, by itself: only these give the same
 # result for many heads side by side as for one.
 NORMS = ('BN', 'BN2d', 'SyncBN', 'IN', 'IN2d', 'GN')
 
 
-def build_norm(norm_cfg: dict, channels: int, num_heads: int) -> nn.Module:
-    """Build the norm of ``num_heads`` heads with ``channels`` channels each."""
-    cfg = dict(norm_cfg)
-    if cfg['type'] == 'GN':
-        cfg['num_groups'] *= num_heads
-    return build_norm_layer(cfg, channels * num_heads)[1]
-
-
-class FusedConvBlock(nn.Module):
-    """Convolution, norm, activation of all heads.
-
-    A bias is used where there is no norm. Channels that a narrower head does not have are set to
-    zero behind the activation, so that the next convolution finds none there.
-    """
-
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        out_channels: Sequence[int],
-        kernel_size: int,
-        norm_cfg: dict | None,
-        act_cfg: dict | None,
-        shared_input: bool,
-    ) -> None:
-        super().__init__()
-        num_heads, width = len(out_channels), max(out_channels)
-        self.conv = FusedConv2d(
-            in_channels, out_channels, kernel_size, norm_cfg is None, shared_input
-        )
-        self.norm = nn.Identity() if norm_cfg is None else build_norm(norm_cfg, width, num_heads)
-        self.act = nn.Identity() if act_cfg is None else build_activation_layer(act_cfg)
-        mask = None
-        if min(out_channels) < width:
-            mask = torch.zeros(num_heads, width)
-            for head, channels in enumerate(out_channels):
-                mask[head, :channels] = 1
-            mask = mask.flatten()[:, None, None]
-        self.register_buffer('mask', mask, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.norm(self.conv(x)))
-        return x if self.mask is None else x * self.mask
-
-    def split(self, head: int) -> list[nn.Module]:
-        """The ordinary layers of one head, filled with its parameters."""
-        plain = self.conv.split(head)
-        layers: list[nn.Module] = [plain]
-        if not isinstance(self.norm, nn.Identity):
-            layers.append(self._split_norm(head))
-        if not isinstance(self.act, nn.Identity):
-            layers.append(copy.deepcopy(self.act))
-        return layers
-
-    def load(self, head: int, layers: Sequence[nn.Module]) -> None:
-        """Take over the parameters of one head's ordinary layers."""
-        self.conv.load(head, layers[0])
-        if isinstance(self.norm, nn.Identity):
-            return
-        state = layers[1].state_dict()
-        for name, stacked in self.norm.state_dict().items():
-            self._head_view(stacked, head).copy_(state[name])
-
-    def _head_view(self, stacked: Tensor, head: int) -> Tensor:
-        if stacked.dim() == 0:  # num_batches_tracked
-            return stacked
-        start = head * max(self.conv.out_channels)
-        return stacked[start : start + self.conv.out_channels[head]]
-
-    def _split_norm(self, head: int) -> nn.Module:
-        channels = self.conv.out_channels[head]
-        norm = self.norm
-        if isinstance(norm, nn.GroupNorm):
-            num_heads = len(self.conv.out_channels)
-            plain = nn.GroupNorm(norm.num_groups // num_heads, channels, norm.eps, norm.affine)
-        else:
-            plain = type(norm)(
-                channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-            )
-        plain.to(self.conv.weight)
-        plain.load_state_dict(
-            {name: self._head_view(stacked, head) for name, stacked in norm.state_dict().items()}
-        )
-        for param, source in zip(plain.parameters(), norm.parameters()):
-            param.requires_grad = source.requires_grad
-        return plain
-
-
-class FusedConvStage(nn.Module):
+class FusedConvStage(nn.Sequential):
     """All convolutions that the heads run over one feature map, before the pool.
 
     With ``conv_channels`` a 1 x 1 convolution down to that width, then ``num_convs`` convolutions
     of ``kernel_size`` inside it; without, ``num_convs`` convolutions at the width of the input.
+    Each is followed by norm and activation, and has a bias where there is no norm.
 
     Args:
         channels (Sequence[Sequence[int]]): The input channels of every head.
@@ -115,6 +28,10 @@ class FusedConvStage(nn.Module):
         kernel_size (int): Odd size of the kernel.
         norm_cfg (dict, optional): Config of the norm.
         act_cfg (dict, optional): Config of the activation.
+
+    Shapes:
+        - input: ``(N, total, h, w)``
+        - output: ``(N, num_heads * out_width, h, w)``
     """
 
     def __init__(
@@ -127,40 +44,53 @@ class FusedConvStage(nn.Module):
         norm_cfg: dict | None,
         act_cfg: dict | None,
     ) -> None:
-        super().__init__()
-        self.gather = PerHeadGather(channels, total)
-        widths = [self.gather.sizes]
-        kernels = []
-        if conv_channels is not None:
-            widths.append((conv_channels,) * len(channels))
-            kernels.append(1)
-        widths += [widths[-1]] * num_convs
-        kernels += [kernel_size] * num_convs
-        self.blocks = nn.Sequential(
-            *(
-                FusedConvBlock(
-                    widths[i],
-                    widths[i + 1],
-                    kernel,
-                    norm_cfg,
-                    act_cfg,
-                    shared_input=i == 0 and self.gather.shared,
-                )
-                for i, kernel in enumerate(kernels)
-            )
-        )
-        self.out_channels = tuple(widths[-1])
+        num_heads = len(channels)
+        reduction = [] if conv_channels is None else [1]
+        sizes = [len(c) if conv_channels is None else conv_channels for c in channels]
+        layers: list[nn.Module] = []
+        for kernel in [*reduction, *[kernel_size] * num_convs]:
+            conv = FusedConv2d(channels, total, sizes, kernel, bias=norm_cfg is None)
+            channels, total = conv.out_channels, num_heads * conv.out_width
+            layers.append(conv)
+            if norm_cfg is not None:
+                layers.append(_build_norm(norm_cfg, total, num_heads))
+            if act_cfg is not None:
+                layers.append(build_activation_layer(act_cfg))
+        super().__init__(*layers)
+        self.out_channels, self.num_channels = channels, total
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, total, h, w)`` to ``(N, num_heads * max(out_channels), h, w)``."""
-        return self.blocks(self.gather(x))
+    def head_view(self, head: int) -> nn.Sequential:
+        """One head's convolutions as ordinary layers, whose tensors are views of the stacked ones.
 
-    def split(self, head: int) -> nn.Sequential:
-        """One head's convolutions as ordinary layers; ``head`` counts those of this stage."""
-        return nn.Sequential(*(layer for block in self.blocks for layer in block.split(head)))
+        ``head`` counts the heads that read this map.
+        """
+        layers = []
+        for layer in self:
+            if isinstance(layer, FusedConv2d):
+                layers.append(layer.head_view(head))
+                rows = slice(layer.out_channels[head].start, layer.out_channels[head].stop)
+            elif isinstance(layer, nn.modules.batchnorm._NormBase | nn.GroupNorm):
+                layers.append(_norm_view(layer, rows, len(self.out_channels)))
+            else:
+                layers.append(copy.deepcopy(layer))
+        return nn.Sequential(*layers)
 
-    def load(self, head: int, layers: nn.Sequential) -> None:
-        """Take over the parameters of one head's ordinary layers."""
-        per_block = len(layers) // len(self.blocks)
-        for i, block in enumerate(self.blocks):
-            block.load(head, layers[i * per_block : (i + 1) * per_block])
+
+def _build_norm(norm_cfg: dict, channels: int, num_heads: int) -> nn.Module:
+    if norm_cfg['type'] == 'GN':
+        norm_cfg = dict(norm_cfg, num_groups=num_heads * norm_cfg['num_groups'])
+    return build_norm_layer(norm_cfg, channels)[1]
+
+
+def _norm_view(norm: nn.Module, rows: slice, num_heads: int) -> nn.Module:
+    channels = rows.stop - rows.start
+    if isinstance(norm, nn.GroupNorm):
+        plain = nn.GroupNorm(norm.num_groups // num_heads, channels, norm.eps, norm.affine)
+    else:
+        plain = type(norm)(channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    for name, parameter in norm.named_parameters():
+        setattr(plain, name, view_of(parameter, rows))
+    for name, buffer in norm.named_buffers():
+        # `num_batches_tracked` is one number for all.
+        setattr(plain, name, buffer.detach()[rows] if buffer.dim() else buffer.detach())
+    return plain

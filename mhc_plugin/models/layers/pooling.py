@@ -1,4 +1,4 @@
-"""Global pooling over positions, and what share of the pool each position has."""
+"""Feature maps without parameters: normalised, and pooled."""
 
 import math
 
@@ -6,6 +6,42 @@ import torch
 from torch import Tensor, nn
 
 POOLS = ('avg', 'max', 'lse')
+NORMALIZATIONS = ('image', 'position', 'root')
+
+# Below this, what a map is divided by stays as it is.
+EPS = 1e-5
+
+
+def signed_root(x: Tensor) -> Tensor:
+    """The square root of the absolute value, with the sign kept; its gradient at 0 is 0."""
+    return x.sign() * x.abs().clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+
+
+def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
+    """Bring maps of all images, or all positions, to one scale.
+
+    With x at position p of C channels:
+
+    - ``'image'``: ``x / sqrt(var(x) + eps)``, the variance over channels and positions of one image
+    - ``'position'``: ``x_p / sqrt(mean_c x_pc^2 + eps)``
+    - ``'root'``: ``'position'`` of ``sign(x) sqrt(abs(x))``, which lets no few channels outweigh
+      the others
+    - None: x itself
+
+    Args:
+        x (Tensor): Maps ``(N, C, h, w)``.
+        mode (str, optional): One of these.
+
+    Returns:
+        Tensor: ``(N, C, h, w)``.
+    """
+    if mode is None:
+        return x
+    if mode == 'image':
+        return x * (x.var((1, 2, 3), keepdim=True) + EPS).rsqrt()
+    if mode == 'position':
+        return x * (x.square().mean(1, keepdim=True) + EPS).rsqrt()
+    return signed_root(x) * (x.abs().mean(1, keepdim=True) + EPS).rsqrt()
 
 
 class GlobalPool(nn.Module):

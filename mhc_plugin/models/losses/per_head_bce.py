@@ -10,6 +10,10 @@ from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from mhc_plugin.functional.checks import check_argument, check_choice
+
+VALUES = 'to hold 1, 0, -1 (unknown) or soft values in [0, 1]'
+
 
 @MODELS.register_module()
 class PerHeadBCELoss(nn.Module):
@@ -65,19 +69,15 @@ class PerHeadBCELoss(nn.Module):
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if head_reduction not in ('sum', 'mean'):
-            raise ValueError(
-                "Expected argument `head_reduction` to be one of ('sum', 'mean'), but "
-                f'got {head_reduction!r}.'
-            )
-        if class_names is not None and len(set(class_names)) != len(class_names):
-            raise ValueError(
-                'Expected argument `class_names` to hold distinct names, but got '
-                f'{list(class_names)}.'
-            )
+        check_choice('head_reduction', head_reduction, ('sum', 'mean'))
+        if class_names is not None:
+            distinct = len(set(class_names)) == len(class_names)
+            check_argument(distinct, 'class_names', 'to hold distinct names', list(class_names))
         self.head_reduction = head_reduction
         self.log_per_class = log_per_class
         self.class_names = class_names
+        # Classes with a bad target in earlier batches on a GPU.
+        self._bad: Tensor | None = None
         # Not persistent: a checkpoint fits a model whose loss is weighted otherwise.
         self.register_buffer(
             'loss_weight', _as_weights('loss_weight', loss_weight), persistent=False
@@ -113,10 +113,11 @@ class PerHeadBCELoss(nn.Module):
 
         Raises:
             ValueError: If shapes do not fit each other or the arguments of the constructor, or a
-                target has any other value.
+                target has any other value. On a GPU, where a look at the values would make the
+                host wait, a bad value is told at one of the next calls.
         """
         self._check_shapes(cls_score, target, weight)
-        _check_values(target)
+        self._check_values(target)
 
         # float16 and bfloat16 would lose what a sum over a batch needs, under autocast too.
         logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
@@ -154,19 +155,40 @@ class PerHeadBCELoss(nn.Module):
                 f'but got {tuple(cls_score.shape)} and {tuple(target.shape)}.'
             )
         num_samples, num_classes = cls_score.shape
-        if weight is not None and weight.shape not in ((num_samples,), cls_score.shape):
-            raise ValueError(
-                f'Expected argument `weight` to have shape ({num_samples},) or '
-                f'{tuple(cls_score.shape)}, but got {tuple(weight.shape)}.'
-            )
+        check_argument(
+            weight is None or weight.shape in ((num_samples,), cls_score.shape),
+            'weight',
+            f'to have shape ({num_samples},) or {tuple(cls_score.shape)}',
+            None if weight is None else tuple(weight.shape),
+        )
         for name in ('loss_weight', 'pos_weight', 'class_names'):
             values = getattr(self, name)
             single = values is None or (isinstance(values, Tensor) and values.ndim == 0)
-            if not single and len(values) != num_classes:
-                raise ValueError(
-                    f'Expected argument `{name}` to have {num_classes} entries '
-                    f'(num_classes), but got {len(values)}.'
-                )
+            if not single:
+                expected = f'to have {num_classes} entries (num_classes)'
+                check_argument(len(values) == num_classes, name, expected, len(values))
+
+    @torch.compiler.disable  # A compiled graph holds no branch on data.
+    def _check_values(self, target: Tensor) -> None:
+        # Written so that NaN is bad.
+        bad = ~((target == -1) | ((target >= 0) & (target <= 1)))
+        if not target.is_cuda:
+            if bad.any():
+                sample, label = bad.nonzero()[0].tolist()
+                value = f'{target[sample, label].item():g} for sample {sample}, class {label}'
+                check_argument(False, 'target', VALUES, value)
+            return
+        if self._bad is None or len(self._bad) != bad.shape[1]:
+            self._bad = bad.new_zeros(bad.shape[1])
+            self._bad_on_host = torch.zeros(bad.shape[1], dtype=torch.bool, pin_memory=True)
+        # What has arrived of the batches before. Nothing waits for the copy, and a class that is
+        # bad stays bad, so reading while it is written is safe.
+        classes = self._bad_on_host.nonzero().flatten().tolist()
+        if classes:
+            self._bad = None
+            check_argument(False, 'target', VALUES, f'others for classes {classes}')
+        self._bad |= bad.any(0)
+        self._bad_on_host.copy_(self._bad, non_blocking=True)
 
     @torch.compiler.disable
     def _log(self, sums: Tensor, counts: Tensor) -> None:
@@ -182,22 +204,10 @@ class PerHeadBCELoss(nn.Module):
 
 def _as_weights(name: str, value: float | Sequence[float]) -> Tensor:
     weights = torch.as_tensor(value, dtype=torch.float32)
-    if weights.ndim > 1 or not torch.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(
-            f'Expected argument `{name}` to be a finite number of 0 or more, or a '
-            f'list with one per class, but got {value!r}.'
-        )
+    check_argument(
+        weights.ndim <= 1 and bool((torch.isfinite(weights) & (weights >= 0)).all()),
+        name,
+        'to be a finite number of 0 or more, or a list with one per class',
+        repr(value),
+    )
     return weights
-
-
-@torch.compiler.disable  # A compiled graph holds no branch on data.
-def _check_values(target: Tensor) -> None:
-    # Written so that NaN is bad.
-    bad = ~((target == -1) | ((target >= 0) & (target <= 1)))
-    if bad.any():
-        sample, label = bad.nonzero()[0].tolist()
-        raise ValueError(
-            'Expected argument `target` to hold 1, 0, -1 (unknown) or soft values in '
-            f'[0, 1], but got {target[sample, label].item():g} for sample {sample}, '
-            f'class {label}.'
-        )

@@ -9,7 +9,7 @@ from mmcv.transforms import RandomFlip
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 
-from mhc_plugin.datasets import seeded
+from mhc_plugin.utils.seeding import seeded
 
 DIRECTIONS = ('horizontal', 'vertical', 'diagonal')
 

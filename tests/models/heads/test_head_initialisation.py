@@ -24,10 +24,11 @@ def test_linear_layer_on_features_starts_as_mmpretrains():
 def test_convolutions_start_as_those_of_one_head(name):
     head = MODELS.build(dict(type=name, num_classes=40, in_channels=64))
     head.init_weights()
-    for block in head.convs[0].blocks:
-        k, width = block.conv.kernel_size, max(block.conv.in_channels)
-        fan_in = width * k * k
-        assert block.conv.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+    convs = [layer for layer in head.convs[0] if hasattr(layer, 'kernel_size')]
+    assert len(convs) == 2
+    for conv in convs:
+        fan_in = max(conv.in_sizes) * conv.kernel_size**2
+        assert conv.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_init_cfg_means_the_layers_of_split_heads():
     assert (head.fc.weight == 0.5).all()
     assert (head.fc.bias == 2.0).all()
     bound = (6 / (48 + 8)) ** 0.5  # of one head's 1 x 1 convolution
-    weight = head.convs[0].blocks[0].conv.weight
+    weight = head.convs[0][0].weight
     assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
 
 

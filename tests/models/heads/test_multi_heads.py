@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import tracemalloc
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ CONV_OPTIONS = [
     dict(conv_channels=4, norm_cfg=dict(type='IN', affine=True)),
     dict(conv_channels=4, norm_cfg=None, act_cfg=None),
 ]
+ATTENTION_OPTIONS = [dict(dropout=0.0), dict(dropout=0.0, num_attentions=2)]
+NORMALIZATIONS = (None, 'image', 'position', 'root')
 
 
 def cases():
@@ -34,12 +37,17 @@ def cases():
     for connection, groups in itertools.product(CONNECTIONS, (None, GROUPS)):
         heads = [('MultiHeadClsHead', o) for o in FC_OPTIONS]
         heads += [('ConvMultiHeadClsHead', o) for o in CONV_OPTIONS]
+        heads += [('AttentionMultiHeadClsHead', o) for o in ATTENTION_OPTIONS]
         if groups is None:
             heads += [('ConvClsHead', o) for o in CONV_OPTIONS]
         for i, (name, option) in enumerate(heads):
             default = option in (FC_OPTIONS[0], CONV_OPTIONS[0])
-            for pool in POOLS if default else (POOLS[i % 3],):
-                cfg = dict(type=name, connection=connection, pool=pool, **option)
+            pools = POOLS if default else (POOLS[i % 3],)
+            for pool in (None,) if name.startswith('Attention') else pools:
+                cfg = dict(type=name, connection=connection, **option)
+                if pool is not None:
+                    cfg['pool'] = pool
+                cfg['normalize'] = NORMALIZATIONS[(i + len(pool or '')) % 4]
                 cfg['in_channels'] = (8, 13) if connection == 'stages' else 20
                 if groups is not None:
                     cfg['head_groups'] = groups
@@ -86,6 +94,7 @@ def split_logits(head, splits, feats):
 
 
 ALL = list(cases())
+POOLED = [cfg for cfg in ALL if 'pool' in cfg]
 
 
 @pytest.mark.parametrize('cfg', ALL, ids=case_id)
@@ -229,17 +238,18 @@ def test_multifc_on_all_channels_is_one_linear_layer():
     torch.testing.assert_close(head((x,)), baseline((x.mean((2, 3)),)))
 
 
-@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+@pytest.mark.parametrize('cfg', POOLED, ids=case_id)
 def test_class_maps_are_feature_times_gradient(cfg):
     head = build(cfg).double().eval()
     feats = features(cfg)
     maps = head.class_maps(feats)
-    pooled_maps = [x.detach().requires_grad_() for x in head.pre_pool(feats)]
-    logits = head.to_class_order(
-        head.classify(
-            head.gather_pooled(torch.cat([head.global_pool(x) for x in pooled_maps], 1))
-        ).flatten(1)
-    )
+    inputs = head.pre_logits(feats)
+    convs = getattr(head, 'convs', [nn.Identity()] * len(inputs))
+    pooled_maps = [conv(x).detach().requires_grad_() for conv, x in zip(convs, inputs)]
+    x = torch.cat([head.global_pool(x) for x in pooled_maps], 1)
+    for layer in getattr(head, 'hidden', []):
+        x = layer(x).relu()
+    logits = head.to_class_order(head.fc(x))
     size = max((x.shape[2:] for x in pooled_maps), key=lambda s: s[0] * s[1])
     for c in range(CLASSES):
         expected = 0
@@ -252,15 +262,94 @@ def test_class_maps_are_feature_times_gradient(cfg):
 
 
 @pytest.mark.parametrize('cfg', ALL, ids=case_id)
-def test_reduced_features_give_the_same_logits(cfg):
+def test_pooled_features_give_the_same_logits(cfg):
     head = build(cfg).eval()
     feats = (torch.zeros(5, 1, 2, 2), *features(cfg, torch.float32))
     if cfg['connection'] == 'stages':
         feats = feats[1:]
-    reduced = head.reduce_features(feats)
-    assert len(reduced) == len(feats)
-    assert all(x.dim() == 2 for x in reduced) or head.needs_maps
-    torch.testing.assert_close(head(reduced), head(feats))
+    pooled = head.pool_features(feats)
+    assert len(pooled) == len(feats)
+    assert all(x.dim() == 2 for x in pooled) or head.spatial
+    assert head.spatial == (cfg['type'] != 'MultiHeadClsHead')
+    assert head.needs_maps == (head.spatial or cfg['normalize'] is not None)
+    torch.testing.assert_close(head(pooled), head(feats))
+
+
+# ---- the attention head, and completeness
+
+
+def test_attention_head_by_hand():
+    """Written out for one image, one class after the other, at every position."""
+    head = build(dict(type='AttentionMultiHeadClsHead', in_channels=20), num_attentions=2)
+    head = head.double().eval()
+    x = torch.randn(1, 20, 3, 4, generator=torch.Generator().manual_seed(3)).double().relu()
+    root = x[0].flatten(1).T.sqrt()  # (positions, channels)
+    root = root / (root.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    logits, maps = head.logits_and_maps((x,))
+    assert torch.equal(head((x,)), logits)
+    attention, linear = head.attentions[0], head.linears[0]
+    g = root.mean(0).sqrt()
+    for c in range(CLASSES):
+        options = []
+        for m in range(2):
+            z = root @ attention.weight[c, m]
+            e = (attention.sharpness[c, m] * z).exp()
+            options.append(e / e.sum() * z)
+        attended = max(options, key=lambda o: o.sum().item())
+        v = linear.weight[c, 0]
+        expected = attended.sum() + v @ g + head.bias[c, 0]
+        torch.testing.assert_close(logits[0, c], expected)
+        share = torch.where(g > 0, 1 / g, 0)
+        by_hand = attended + root @ (v * share) / 12
+        torch.testing.assert_close(maps[0, c].flatten() / 12, by_hand)
+
+
+def test_attention_heads_start_alike():
+    head = MODELS.build(
+        dict(type='AttentionMultiHeadClsHead', num_classes=40, in_channels=64, num_attentions=2)
+    )
+    head.init_weights()
+    first = head.attentions[0].weight[0]
+    assert torch.equal(head.attentions[0].weight, first.expand(40, -1, -1))
+    assert not torch.equal(first[0], first[1])
+    assert first.std().item() == pytest.approx(0.001, rel=0.2)
+    assert not head.linears[0].weight.any()
+    assert not head.bias.any()
+    assert (head.attentions[0].sharpness == 0.6).all()
+
+
+def test_channels_are_dropped_at_all_positions_and_for_all_classes():
+    """With one class's weights for all, one draw leaves their logits equal."""
+    head = build(dict(type='AttentionMultiHeadClsHead', in_channels=20), randomise=False)
+    head.attentions[0].weight.data[:] = torch.randn(20)
+    x = torch.rand(3, 20, 3, 3)
+    logits = head.train()((x,))
+    torch.testing.assert_close(logits, logits[:, :1].expand_as(logits))
+    assert not torch.equal(logits, head((x,)))
+    assert torch.equal(head.eval()((x,)), head((x,)))
+
+
+@pytest.mark.parametrize('cfg', ALL, ids=case_id)
+def test_maps_and_bias_make_the_logit(cfg):
+    """Log-sum-exp and the biases of hidden layers add what no position accounts for."""
+    head = build(cfg).eval()
+    logits, maps = head.logits_and_maps(features(cfg, torch.float32))
+    assert maps.shape[:2] == logits.shape == (5, CLASSES)
+    assert head.complete == (cfg.get('pool') != 'lse' and 'hidden_channels' not in cfg)
+    difference = (maps.mean((2, 3)) + head.class_bias - logits).abs().max().item()
+    assert (difference < 1e-5 * max(1, maps.abs().max().item())) == head.complete
+
+
+@pytest.mark.parametrize('name', ['MultiHeadClsHead', 'AttentionMultiHeadClsHead'])
+def test_heads_without_convolutions_list_no_channels(name):
+    """Thousands of classes over thousands of channels cost their weights alone."""
+    tracemalloc.start()
+    head = MODELS.build(dict(type=name, num_classes=1000, in_channels=2000))
+    python_memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert head.num_heads == 1000
+    assert python_memory < 4 * 2**20  # a list of the heads' channels would take 16 MB
+    assert not any(b.numel() > 1000 for b in head.buffers())
 
 
 def test_split_heads_are_copies_with_dtype_and_format_kept():
@@ -272,7 +361,7 @@ def test_split_heads_are_copies_with_dtype_and_format_kept():
     assert conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert not split.training
     conv.weight.data.zero_()
-    assert head.convs[0].blocks[1].conv.weight.abs().min(0).values.any()
+    assert head.convs[0][3].weight.abs().min(0).values.any()
     assert {type(m) for m in split.modules() if not list(m.children())} >= {
         nn.Conv2d,
         nn.BatchNorm2d,
@@ -303,11 +392,12 @@ def test_dropout_works_in_training_only():
 ERRORS = [
     (dict(num_classes=0), '`num_classes` to be an int of at least 1, but got 0'),
     (dict(pool='mean'), "`pool` to be one of .* but got 'mean'"),
-    (dict(lse_r=0), '`lse_r` to be above 0'),
-    (dict(dropout=1.0), '`dropout` to be in'),
-    (dict(thr=2), '`thr` to be in'),
-    (dict(topk=8), r'`topk` to be in 1\.\.7 \(`num_classes`\), but got 8'),
-    (dict(in_channels=0), '`in_channels` to be an int of at least 1'),
+    (dict(lse_r=0), '`lse_r` to be a number above 0, but got 0'),
+    (dict(normalize='channel'), "`normalize` to be one of .* but got 'channel'"),
+    (dict(dropout=1.0), r'`dropout` to be a number in \[0, 1\), but got 1.0'),
+    (dict(thr=2), r'`thr` to be a number in \[0, 1\], but got 2'),
+    (dict(topk=8), r'`topk` to be an int in 1\.\.7, but got 8'),
+    (dict(in_channels=0), '`in_channels` to be a sequence of ints of at least 1'),
     (dict(connection='some'), "`connection` to be one of .* but got 'some'"),
     (dict(head_groups=[[0, 1, 2], [3, 4, 5]]), r'missing: \[6\]'),
     (dict(head_groups=[[0, 1, 2, 3], [3, 4, 5, 6]]), r'repeated: \[3\]'),
@@ -333,14 +423,17 @@ def test_wrong_arguments_are_named(name, kwargs, message):
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'message'),
     [
-        ('MultiHeadClsHead', dict(hidden_channels=(0,)), '`hidden_channels` to be ints'),
+        (
+            'MultiHeadClsHead',
+            dict(hidden_channels=(0,)),
+            '`hidden_channels` to be a sequence of ints',
+        ),
         ('ConvMultiHeadClsHead', dict(conv_channels=0), '`conv_channels` to be an int'),
         ('ConvMultiHeadClsHead', dict(conv_channels=None, num_convs=0), '`num_convs` to be'),
         ('ConvMultiHeadClsHead', dict(kernel_size=2), '`kernel_size` to be odd'),
         ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='LN')), '`norm_cfg` to have a type'),
         ('ConvMultiHeadClsHead', dict(norm_cfg=dict(type='GN', num_groups=3)), 'divide'),
         ('ConvMultiHeadClsHead', dict(act_cfg=dict(type='PReLU')), 'without parameters'),
-        ('ConvClsHead', dict(head_groups=[[0]]), 'takes no `head_groups`'),
     ],
 )
 def test_wrong_arguments_of_one_head_are_named(name, kwargs, message):

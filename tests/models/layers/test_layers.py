@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mhc_plugin  # noqa: F401
-from mhc_plugin.models.layers import (
-    FusedConv2d,
-    FusedConvStage,
-    FusedLinear,
-    GlobalPool,
-    PerHeadGather,
-)
+from mhc_plugin.models.layers import FusedConv2d, FusedConvStage, FusedLinear, GlobalPool
 
 
 def test_pools_by_hand():
@@ -56,10 +50,10 @@ def test_gather_equals_a_loop(data):
     )
     shape = data.draw(st.sampled_from([(), (2, 3)]))
     x = torch.randn(2, total, *shape)
-    gather = PerHeadGather(channels, total)
-    out = gather(x)
-    if gather.shared:
-        assert torch.equal(out, x)
+    layer = FusedLinear(channels, total, [1] * len(channels))
+    out = layer.gather(x)
+    if layer.shared:
+        assert out is x
         return
     width = max(len(c) for c in channels)
     out = out.unflatten(1, (len(channels), width))
@@ -70,17 +64,17 @@ def test_gather_equals_a_loop(data):
 
 def test_gather_copies_nothing_where_slices_follow_one_another():
     x = torch.randn(2, 6)
-    assert PerHeadGather([[0, 1, 2], [3, 4, 5]], 6)(x) is x
-    assert PerHeadGather([range(6), range(6)], 6)(x) is x
+    for channels in ([[0, 1, 2], [3, 4, 5]], [range(6), range(6)], [range(3), range(3, 6)]):
+        assert FusedLinear(channels, 6, [1, 1]).gather(x) is x
 
 
 def test_padding_starts_at_zero():
-    linear = FusedLinear([2, 4], [3, 1], shared_input=False)
+    linear = FusedLinear([range(2), range(4)], 4, [3, 1])
     assert not linear.weight[0, :, 2:].any()
     assert not linear.weight[1, 1:].any()
-    assert linear.head_weight(0).all()
-    assert linear.head_weight(1).all()
-    conv = FusedConv2d([2, 3], [3, 1], 1, bias=True, shared_input=False)
+    assert linear.head_view(0).weight.all()
+    assert linear.head_view(1).weight.all()
+    conv = FusedConv2d([range(2), range(3)], 3, [3, 1], 1, bias=True)
     assert conv.weight.shape == (6, 3, 1, 1)
     assert not conv.weight[:3, 2].any()
     assert not conv.weight[4:].any()
@@ -88,25 +82,27 @@ def test_padding_starts_at_zero():
 
 @pytest.mark.parametrize('shared', [True, False])
 def test_pointwise_is_the_linear_layer_at_every_position_without_bias(shared):
-    layer = FusedLinear([4] * 3, [2] * 3, shared)
+    channels = [range(4)] * 3 if shared else [range(4), range(4, 8), range(8, 12)]
+    layer = FusedLinear(channels, 4 if shared else 12, [2] * 3)
     maps = torch.randn(2, 4 if shared else 12, 3, 5)
     out = layer.pointwise(maps)
     assert out.shape == (2, 6, 3, 5)
     nn.init.zeros_(layer.bias)
     for i in range(3):
         for j in range(5):
-            x = maps[:, :, i, j] if shared else maps[:, :, i, j].unflatten(1, (3, 4))
-            torch.testing.assert_close(out[:, :, i, j], layer(x).flatten(1))
+            torch.testing.assert_close(out[:, :, i, j], layer(maps[:, :, i, j]))
 
 
 def test_batch_statistics_are_those_of_one_head():
     stage = FusedConvStage([range(5)] * 2, 5, 4, 1, 3, dict(type='BN'), dict(type='ReLU'))
-    plain = stage.split(1)
+    plain = stage.head_view(1)
+    plain[1].running_mean = plain[1].running_mean.clone()
+    plain[4].running_var = plain[4].running_var.clone()
     x = torch.randn(3, 5, 6, 6)
     stage.train()(x)
     plain.train()(x)
-    torch.testing.assert_close(stage.split(1)[1].running_mean, plain[1].running_mean)
-    torch.testing.assert_close(stage.split(1)[4].running_var, plain[4].running_var)
+    torch.testing.assert_close(stage.head_view(1)[1].running_mean, plain[1].running_mean)
+    torch.testing.assert_close(stage.head_view(1)[4].running_var, plain[4].running_var)
 
 
 def test_whole_modules_change_their_memory_format():

@@ -122,6 +122,24 @@ def test_any_other_target_is_an_error(value):
         PerHeadBCELoss()(torch.zeros(3, 4), target)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_step_on_a_gpu_waits_for_nothing_and_tells_a_bad_target_later():
+    loss = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0]).cuda()
+    logits = torch.zeros(4, 3, device='cuda', requires_grad=True)
+    target = torch.ones(4, 3, device='cuda')
+    loss(logits, target).backward()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        loss(logits, target).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    target[1, 2] = 7
+    loss(logits, target)
+    torch.cuda.synchronize()
+    with pytest.raises(ValueError, match=r'`target` to hold .* others for classes \[2\]'):
+        loss(logits, target.clamp(max=1))
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [

@@ -1,0 +1,163 @@
+"""Images below a folder, found by the names that lists give them."""
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Sequence
+
+import mmcv
+import mmengine.fileio as fileio
+from mmengine.logging import MMLogger
+
+from mhc_plugin.functional.checks import check_choice
+
+from .annotation_files import AnnotationError
+from .class_lists import shown
+
+# As they are read by OpenCV and Pillow; VOC's own ending comes first.
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+
+def can_be_read(path: str) -> bool:
+    """Whether a file is an image; one that is not there speaks for itself."""
+    try:
+        content = fileio.get(path)
+    except Exception:  # each backend has its own
+        return True
+    try:
+        return bool(content) and mmcv.imfrombytes(content) is not None
+    except Exception:  # cv2.error and others
+        return False
+
+
+class ImageFolder:
+    """The images below a folder, each of whose folders is listed once.
+
+    Takes some hundred bytes an image as long as it lives.
+
+    Args:
+        root (str): The folder; one on a remote storage is not looked into.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.is_remote = '://' in root
+        self._listings: dict[str, dict[str, str]] = {}
+        self._stems: dict[str, dict[str, str]] = {}
+
+    def path(self, name: str) -> str:
+        """Path of an image; names may be absolute paths."""
+        return (
+            f'{self.root.rstrip("/")}/{name}' if self.is_remote else os.path.join(self.root, name)
+        )
+
+    def find(self, name: str) -> str | None:
+        """The image as it is on disk.
+
+        Args:
+            name (str): Path below the root. Its accents may be written in another of Unicode's
+                forms than that of the file, and its ending may be left out.
+
+        Returns:
+            str: The name with which :meth:`path` leads to a file, without detours such as
+            ``./``; None if there is no such file.
+        """
+        if name.startswith('.') or '/.' in name or '//' in name:
+            name = posixpath.normpath(name)
+        folder, _, file = name.rpartition('/')
+        if self.is_remote:
+            return name
+        found = self._listing(folder).get(file)
+        if found is None:
+            composed = unicodedata.normalize('NFC', file)
+            found = self._listing(folder).get(composed)
+            if found is None and not file.lower().endswith(IMAGE_ENDINGS):
+                found = self._by_stem(folder).get(composed)
+        if found is None:
+            return None
+        return f'{folder}/{found}' if folder else found
+
+    def _listing(self, folder: str) -> dict[str, str]:
+        """Files of one folder, by their own names and by the composed forms of these."""
+        if folder not in self._listings:
+            try:
+                files = os.listdir(os.path.join(self.root, folder or '.'))
+            except OSError:
+                files = []
+            composed = {unicodedata.normalize('NFC', file): file for file in files}
+            self._listings[folder] = composed | {file: file for file in files}
+        return self._listings[folder]
+
+    def _by_stem(self, folder: str) -> dict[str, str]:
+        """Images of one folder by their composed names without endings."""
+        if folder not in self._stems:
+            stems = {}
+            for composed, file in self._listing(folder).items():
+                stem, ending = os.path.splitext(composed)
+                if ending.lower() in IMAGE_ENDINGS:
+                    rank = IMAGE_ENDINGS.index(ending.lower()), file
+                    stems[stem] = min(stems.get(stem, rank), rank)
+            self._stems[folder] = {stem: file for stem, (_, file) in stems.items()}
+        return self._stems[folder]
+
+
+def find_listed_images(
+    names: Sequence[str],
+    ann_file: str,
+    img_prefix: str,
+    missing_images: str = 'skip',
+    lines: Sequence[int] | None = None,
+) -> list[str | None]:
+    """Paths of the images of a list; None for those that are not there, which are named once.
+
+    Args:
+        names (Sequence[str]): Paths below ``img_prefix``.
+        ann_file (str): The file that lists them.
+        img_prefix (str): Folder of the images.
+        missing_images (str): 'skip' leaves out images that are not there, 'error' refuses them.
+            Defaults to 'skip'.
+        lines (Sequence[int], optional): Line of each in the file. Defaults to None: they are
+            counted from 1.
+
+    Raises:
+        AnnotationError: If a name is empty, if two are those of one image, or if no image is left.
+    """
+    check_choice('missing_images', missing_images, ('skip', 'error'))
+    folder = ImageFolder(img_prefix)
+    seen: dict[str, int] = {}
+    paths, missing = [], []
+    for place, name in enumerate(names):
+        line = lines[place] if lines else None
+        if not name:
+            raise AnnotationError('Expected the name of an image, but got none.', ann_file, line)
+        found = folder.find(name)
+        first = seen.setdefault(name if found is None else found, place)
+        if first != place:
+            where = f'in line {lines[first]}' if lines else f'as image {first + 1}'
+            here = '' if lines else f' is image {place + 1} and'
+            raise AnnotationError(
+                f'Expected each image once, but {name!r}{here} stands {where}, too.', ann_file, line
+            )
+        if found is None:
+            missing.append(name)
+            if missing_images == 'error':
+                raise AnnotationError(
+                    f"Expected image {name!r} to be in '{img_prefix}', but it is not.",
+                    ann_file,
+                    line,
+                )
+        paths.append(None if found is None else folder.path(found))
+    if len(missing) == len(paths):
+        raise AnnotationError(
+            f"Expected images in '{img_prefix}', but none of the {len(paths):,} that the file "
+            f'lists is there, such as {missing[0]!r}; set `data_prefix`.'
+            if paths
+            else 'Expected images, but the file lists none.',
+            ann_file,
+        )
+    if missing:
+        MMLogger.get_current_instance().warning(
+            f"{ann_file}: {len(missing):,} of {len(paths):,} images are not in '{img_prefix}' and "
+            f'are left out: {shown(missing)}.'
+        )
+    return paths

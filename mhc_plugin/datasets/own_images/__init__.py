@@ -1,0 +1,1 @@
+"""Images of one's own: labels in CSV or JSON, and what annotation tools export."""
