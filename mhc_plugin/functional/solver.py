@@ -4,18 +4,17 @@ With a fixed feature :math:`x_n` per row, the loss of a class by itself is
 
 .. math::
     f_c(w, b) = \frac{\lambda_c}{|K_c|} \sum_{n \in K_c} \text{BCE}(w \cdot x_n + b, y_{nc})
-        + \frac{\delta_c}{2} \Big(\sum_d s_d w_d^2 + \beta b^2\Big)
+        + \frac{\delta_c}{2} (w \cdot w + \beta b^2)
 
 with :math:`K_c` the rows whose target is known, :math:`\lambda` the loss weight, :math:`\delta`
-the weight decay, :math:`s` one unless features are to be penalised unequally and :math:`\beta` the
-share of the decay that acts on the bias. Weight decay is that of SGD: its gradient is
-:math:`\delta w`. The function is strictly convex in :math:`w`, so that there is one answer,
-whatever the start, the order of the rows or the other classes.
+the weight decay and :math:`\beta` the share of it that acts on the bias. Weight decay is that of
+SGD: its gradient is :math:`\delta w`. The function is strictly convex in :math:`w`, so that there
+is one answer, whatever the start, the order of the rows or the other classes.
 
 It is found by Newton's method with conjugate gradients (Nocedal and Wright, "Numerical
 Optimization", 2nd ed., algorithm 7.1; Lin, Weng and Keerthi, "Trust Region Newton Method for
 Large-Scale Logistic Regression", 2008). All classes of a block share every pass over the
-features, and as preconditioner the Cholesky factor of :math:`X^T X / N + r \, \text{diag}(s)`, of
+features, and as preconditioner the Cholesky factor of :math:`X^T X / N + r`, of
 which there is one for every power of 4 that the ratio r of weight decay to curvature comes to.
 """
 
@@ -51,18 +50,12 @@ class LinearProblem:
 
     Args:
         features (Rows): ``(N, D)``, finite.
-        feature_penalty (Tensor, optional): ``(D,)``, factors of the weight decay, above 0. Defaults
-            to None, which means 1.
         bias_decay (float): Share of the weight decay that acts on the bias. Defaults to 0.
         max_bytes (int): See above. Defaults to 1 GiB.
     """
 
     def __init__(
-        self,
-        features: Rows,
-        feature_penalty: Tensor | None = None,
-        bias_decay: float = 0.0,
-        max_bytes: int = BLOCK_BYTES,
+        self, features: Rows, bias_decay: float = 0.0, max_bytes: int = BLOCK_BYTES
     ) -> None:
         self.num_rows = len(features)
         if self.num_rows == 0:
@@ -74,8 +67,6 @@ class LinearProblem:
         if not isinstance(features, Tensor) and 4 * self.num_rows * self.num_features <= max_bytes:
             self._features = torch.cat([part for _, part in self.parts()])
         penalty = torch.ones(self.num_features + 1, dtype=torch.float64, device=self.device)
-        if feature_penalty is not None:
-            penalty[:-1] = feature_penalty
         penalty[-1] = bias_decay
         self.penalty = penalty
         self._moments: Tensor | None = None
