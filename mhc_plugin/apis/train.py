@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mhc_plugin.models import FrozenBackboneClassifier
 from mhc_plugin.models.backbone_weights import load_backbone
 from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
-from .caching import set_feature_cache
+from .caching import set_feature_cache, set_optimum
 from .checkpoints import RESUMABLE, check_readable, newest_readable
 from .config import load_config
 from .environment import (
@@ -64,6 +65,7 @@ def train(
     seed: int | None = None,
     backbone_weights: str | os.PathLike | None = None,
     feature_cache: dict[str, Any] | None = None,
+    optimum: float | Sequence[float] | str | None = None,
     small_checkpoints: bool = False,
     verbose: bool = False,
 ) -> TrainResult:
@@ -98,6 +100,9 @@ def train(
         feature_cache (dict, optional): Run the frozen backbone once and train on stored features:
             options of :class:`FeatureCacheTrainLoop`, ``{}`` for its defaults. Defaults to None,
             which means what the config says.
+        optimum (float | Sequence[float] | str, optional): Solve for the optimum on stored
+            features, in the place of the config's schedule: the weight decay of
+            :class:`OptimumTrainLoop`. Defaults to None, which means what the config says.
         small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
             Defaults to False.
         verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
@@ -135,6 +140,8 @@ def train(
         replace_pretrained(cfg, weights)
     if feature_cache is not None:
         set_feature_cache(cfg, feature_cache)
+    if optimum is not None:
+        set_optimum(cfg, optimum)
     set_loader_defaults(
         cfg,
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),

@@ -85,12 +85,13 @@ class FeatureDataset(Dataset):
         """
         indices = np.asarray(indices, dtype=np.int64)
         rows = self._views[indices] * self.reader.layout.num_samples + indices
-        samples = [self._sample(row) for row in rows.tolist()]
+        samples = [self.sample(row) for row in rows.tolist()]
         if self.fresh_samples:
             samples = [sample.new() for sample in samples]
         return dict(inputs=Features(self.reader.gather(rows)), data_samples=samples)
 
-    def _sample(self, row: int) -> DataSample:
+    def sample(self, row: int) -> DataSample:
+        """The data sample of a stored row, to be read only."""
         sample = self._samples.get(row)
         if sample is None:
             info = self.dataset.get_data_info(row % self.reader.layout.num_samples)
