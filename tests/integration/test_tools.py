@@ -118,7 +118,6 @@ class TestTrain:
         ('options', 'sentence'),
         [
             (['tini.py'], 'There is no config tini.py.'),
-            ([TINY, '--cfg-options', 'trian_cfg.max_epochs=1'], 'did you mean `train_cfg`?'),
             ([TINY, '--cfg-options', 'train_cfg.max_epoch=1'], 'did you mean `max_epochs`?'),
             ([TINY, '--cfg-options', 'model.head.type=MultiHeadClsHed'], 'mean MultiHeadClsHead'),
             ([TINY, '--cfg-options', 'optim_wrapper.optimizer.type=SDG'], 'did you mean SGD'),

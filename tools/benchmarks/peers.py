@@ -210,11 +210,11 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
     kind, lr = getattr(torch.optim, options.pop('type')), options['lr']
     optimizer = kind(parameters_of(head, peer.weight_decay), **options)
     # What a head makes of single images does not change while it is trained.
-    pooled = getattr(head, 'spatial', True) is False
+    pooled = getattr(head, 'reduction', None) is not None
     inputs = part.maps
     if pooled:
         chunks = inputs.split(256)
-        inputs = torch.cat([head.pool_features((x.float(),))[-1] for x in chunks])
+        inputs = torch.cat([head.reduction(x.float()) for x in chunks])
     head.train()
     with seeded(seed, 1):
         for epoch in range(peer.epochs):

@@ -34,10 +34,9 @@ def prepare(config: str, args: argparse.Namespace) -> Config:
         type='FeatureCacheTrainLoop',
         max_epochs=args.epochs,
         val_interval=args.epochs,
-        views=args.views,
-        cache_dir=args.cache_dir,
+        cache=dict(views=args.views, cache_dir=args.cache_dir),
     )
-    cfg.val_cfg = dict(type='FeatureCacheValLoop', cache_dir=args.cache_dir)
+    cfg.val_cfg = dict(type='FeatureCacheValLoop', cache=dict(cache_dir=args.cache_dir))
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=args.epochs)
     cfg.default_hooks.logger.interval = 1000
     return cfg

@@ -14,7 +14,8 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from tiny_cache_run import CROP, FLIP, TinyBackbone, head_weights, make_cfg, pipeline, run
 
-from mhc_plugin.features.plan import FeaturePlan
+from mhc_plugin.features.build import FeaturePlan
+from mhc_plugin.features.extractor import FeatureExtractor
 from mhc_plugin.features.store import FeatureStore, hashing
 
 RANDOM = pipeline(CROP, FLIP)
@@ -37,10 +38,10 @@ class Setting:
         self.change_runner(runner)
         loop = runner.build_train_loop(runner.cfg.train_cfg)
         return FeaturePlan.make(
-            runner.model,
+            FeatureExtractor.of(runner.model, loop.cache.store, training=True),
             loop.dataloader.dataset,
             runner.seed,
-            loop.cache_options,
+            loop.cache,
             MMLogger.get_current_instance(),
         ).key
 
@@ -112,10 +113,10 @@ CHANGES = {
     ),
     'a pool': set_cfg(**{'model.head.pool': 'max'}),
     'sharpness of a pool': set_cfg(**{'model.head.pool': 'lse'}),
-    'maps instead of vectors': set_cfg(**{'train_cfg.store': 'maps'}),
-    'views': set_cfg(**{'train_cfg.views': 3}),
-    'precision': set_cfg(**{'train_cfg.precision': 'bf16'}),
-    'storage': set_cfg(**{'train_cfg.storage': 'fp16'}),
+    'maps instead of vectors': set_cfg(**{'train_cfg.cache.store': 'maps'}),
+    'views': set_cfg(**{'train_cfg.cache.views': 3}),
+    'precision': set_cfg(**{'train_cfg.cache.precision': 'bf16'}),
+    'storage': set_cfg(**{'train_cfg.cache.storage': 'fp16'}),
     'seed': set_cfg(**{'randomness.seed': 4}),
 }
 
@@ -171,6 +172,7 @@ def run_backbone(runner):
 def change_labels(setting):
     def edit(data):
         data['data_list'][0]['gt_label'] = [3]
+        data['data_list'][1]['unknown_label'] = [0]
 
     edit_annotations(setting.images, edit)
 
@@ -197,8 +199,7 @@ NO_CHANGES = {
             head=dict(type='MultiLabelLinearClsHead', in_channels=12, num_classes=4)
         ),
     ),
-    'compilation': set_cfg(**{'train_cfg.compile': True}),
-    'trust': set_cfg(**{'train_cfg.trust_mtime': True}),
+    'trust': set_cfg(**{'train_cfg.cache.trust_mtime': True}),
 }
 
 
@@ -212,7 +213,7 @@ def test_key_stays_with(images, tmp_path, change):
 
 @pytest.mark.parametrize(
     'change',
-    [set_cfg(**{'randomness.seed': 4}), set_cfg(**{'train_cfg.views': 3})],
+    [set_cfg(**{'randomness.seed': 4}), set_cfg(**{'train_cfg.cache.views': 3})],
     ids=['seed', 'views'],
 )
 def test_without_random_numbers_key_stays_with(images, tmp_path, change):
@@ -220,6 +221,20 @@ def test_without_random_numbers_key_stays_with(images, tmp_path, change):
     setting = Setting(images, tmp_path, pipeline())
     change(setting)
     assert setting.key() == before
+
+
+def test_key_changes_with_the_kind_of_device(images, tmp_path, monkeypatch):
+    before = Setting(images, tmp_path).key()
+    monkeypatch.setattr(FeatureExtractor, 'device', torch.device('cuda', 1))
+    assert Setting(images, tmp_path).key() != before
+
+
+def test_key_stays_with_the_number_of_the_device(images, tmp_path, monkeypatch):
+    keys = set()
+    for index in range(2):
+        monkeypatch.setattr(FeatureExtractor, 'device', torch.device('cuda', index))
+        keys.add(Setting(images, tmp_path).key())
+    assert len(keys) == 1
 
 
 def test_two_convolutional_heads_share_maps(images, tmp_path):
@@ -363,7 +378,7 @@ def test_times_are_trusted_only_on_request(bitmaps, tmp_path, monkeypatch):
     old = Setting(bitmaps, tmp_path).key()
     change_pixel(Setting(bitmaps, tmp_path))
     trusting = Setting(bitmaps, tmp_path)
-    trusting.cfg.train_cfg.trust_mtime = True
+    trusting.cfg.train_cfg.cache.trust_mtime = True
     assert trusting.key() == old
     assert Setting(bitmaps, tmp_path).key() != old
 

@@ -3,8 +3,10 @@
 import enum
 import functools
 import importlib
+import io
 import json
 import linecache
+import random
 import re
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from mhc_plugin.features import versions
-from mhc_plugin.features.describe import describe, describe_dataset, describe_module
+from mhc_plugin.features.description import describe, describe_dataset
 from mhc_plugin.features.store import FileHashes, make_key
 from mhc_plugin.features.versions import UndescribableError, code_version, library_version
 
@@ -31,6 +33,36 @@ class Crop:
     def __init__(self, size, **state):
         self.size = size
         vars(self).update(state)
+
+
+class Slotted:
+    """An object without a dict."""
+
+    __slots__ = ('size',)
+
+    def __init__(self, size):
+        self.size = size
+
+
+class Named(list):
+    """A list that holds more than items."""
+
+    def __init__(self, items, name):
+        super().__init__(items)
+        self.name = name
+
+
+class Shifted(nn.Sequential):
+    """A subclass."""
+
+
+def double(module, args, output=None):
+    return None if output is None else 2 * output
+
+
+def with_hook(module, register, hook):
+    getattr(module, register)(hook)
+    return module
 
 
 class Images:
@@ -239,7 +271,7 @@ def backbone(**changes):
 
 
 def module_key(module):
-    return make_key(describe_module(module, FileHashes()))
+    return make_key(describe(module, FileHashes()))
 
 
 def with_attributes(module, **attributes):
@@ -260,9 +292,8 @@ def with_running_mean(module):
         lambda m: m.to(memory_format=torch.channels_last),
         lambda m: (m.eval(), m(torch.rand(1, 3, 8, 8)), m)[-1],
         lambda m: with_attributes(m, init_cfg=dict(checkpoint='/some/where.pth'), frozen_stages=3),
-        lambda m: with_attributes(m, _private=object()),
     ],
-    ids=['mode', 'gradient', 'memory format', 'forward pass', 'training', 'private'],
+    ids=['mode', 'gradient', 'memory format', 'forward pass', 'training'],
 )
 def test_module_key_stays(change):
     assert module_key(change(backbone())) == module_key(backbone())
@@ -280,6 +311,24 @@ def test_module_key_stays(change):
         lambda: nn.Sequential(*backbone()[:2], nn.ReLU(), nn.Identity()),
         lambda: with_attributes(backbone(), out_indices=(1,)),
         lambda: with_attributes(backbone(), _scale=2.0),
+        lambda: with_attributes(backbone(), _offset=torch.zeros(2)),
+        lambda: with_attributes(backbone(), _offset=torch.ones(2)),
+        lambda: with_attributes(backbone(), _offset=np.ones(2)),
+        lambda: with_attributes(backbone(), _parts=[dict(offset=torch.ones(2))]),
+        lambda: with_attributes(backbone(), _crop=Crop(1)),
+        lambda: with_attributes(backbone(), _crop=Crop(torch.ones(2))),
+        lambda: with_attributes(backbone(), _crop=Slotted(1)),
+        lambda: with_attributes(backbone(), _crop=Slotted(2)),
+        lambda: with_attributes(backbone(), _crop=Named([1], name='a')),
+        lambda: with_attributes(backbone(), _crop=Named([1], name='b')),
+        lambda: with_attributes(backbone(), _layer=nn.Linear(1, 1)),
+        lambda: with_attributes(backbone(), _scale=np.float32(0.5)),
+        lambda: with_attributes(backbone(), forward=double),
+        lambda: with_hook(backbone(), 'register_forward_hook', double),
+        lambda: with_hook(backbone(), 'register_forward_pre_hook', double),
+        lambda: with_hook(backbone()[1], 'register_forward_hook', double),
+        lambda: (lambda m: nn.Sequential(*m, m[2]))(backbone()),
+        lambda: Shifted(*backbone()),
     ],
     ids=[
         'stride',
@@ -291,10 +340,69 @@ def test_module_key_stays(change):
         'layer',
         'attribute',
         'private number',
+        'private tensor',
+        'other private tensor',
+        'private array',
+        'tensor in containers',
+        'private object',
+        'tensor of a private object',
+        'object with slots',
+        'other slot',
+        'list with attributes',
+        'other attribute',
+        'layer that is not registered',
+        'private scalar',
+        'forward',
+        'hook',
+        'hook before',
+        'hook of a layer',
+        'a layer run twice',
+        'subclass',
     ],
 )
-def test_module_key_changes(change):
-    assert module_key(change()) != module_key(backbone())
+def test_module_key_changes(change, request):
+    # Each from the original and from every other.
+    key = module_key(change())
+    assert key != module_key(backbone())
+    assert SEEN.setdefault(key, request.node.name) == request.node.name
+
+
+SEEN = {}
+CLOSED = io.BytesIO(b'state of its own')
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        object(),
+        torch.Generator(),
+        np.random.default_rng(0),
+        random.Random(0),
+        iter([1]),
+        CLOSED,
+        np.ma.masked_array([1.0, 2.0], [0, 1]),
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, device='meta'),
+        type('Tagged', (torch.Tensor,), {})(),
+        [object()],
+        dict(a=[object()]),
+        Crop(object()),
+        lambda x: x,
+        functools.partial(lambda x: x),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize('name', ['offset', '_offset'])
+def test_what_a_module_holds_is_described_or_makes_it_undescribable(value, name):
+    with pytest.raises(UndescribableError):
+        module_key(with_attributes(backbone(), **{name: value}))
+    with pytest.raises(UndescribableError):
+        key_of(Crop(1, **{name: value}))
+
+
+def test_hook_that_cannot_be_described():
+    with pytest.raises(UndescribableError, match='<lambda>'):
+        module_key(with_hook(backbone(), 'register_forward_hook', lambda *args: None))
 
 
 def test_weights_count_bit_by_bit():
