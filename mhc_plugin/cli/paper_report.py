@@ -11,7 +11,7 @@ from jinja2 import Environment
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mhc_plugin.analysis.paper import constant_rows, paper_tables
+from mhc_plugin.analysis.paper import ablation_topk, constant_rows, paper_tables
 from mhc_plugin.apis.reproduce import (
     ABLATIONS,
     DATASETS,
@@ -102,8 +102,8 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
             for paper in papers:
                 head, dataset = head_of(paper), paper['dataset']
                 own = found.get((backbone, head, dataset, options_of(number, paper)))
-                k = 4 if dataset in MICRO else 5
-                name = [backbone, dataset, f'{column} {paper[column]:g}', head]
+                k = ablation_topk(dataset, paper['model'])
+                name = [backbone, dataset, f'top-{k}', f'{column} {paper[column]:g}', head]
                 # The paper's ablations are on SE-ResNet50.
                 own_paper = paper if backbone == 'seresnet50' else None
                 if own_paper or own:
