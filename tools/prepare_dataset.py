@@ -12,15 +12,16 @@ from mhc_plugin.cli.arguments import one_sentence_errors
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Write a chosen subset of VOC or OpenImages, spliced composites, or the labels '
         'that an annotation tool exported, once: '
         "OpenMMLab's multi-label JSON, which MMPretrain's MultiLabelDataset reads (ours, "
         'JSONMultiLabelDataset, reads the unknown labels, too), and card.json, which says what is '
-        'in it and where it came from.'
+        'in it and where it came from.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    voc = commands.add_parser('voc', help='a subset of PASCAL VOC')
+    voc = commands.add_parser('voc', help='a subset of PASCAL VOC', allow_abbrev=False)
     voc.add_argument(
         '--data-root',
         nargs='+',
@@ -43,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_choice(voc)
 
-    openimages = commands.add_parser('openimages', help='a subset of OpenImages V2 to V7')
+    openimages = commands.add_parser(
+        'openimages', help='a subset of OpenImages V2 to V7', allow_abbrev=False
+    )
     openimages.add_argument(
         '--data-root', required=True, metavar='ROOT', help='the folder of the CSV files'
     )
@@ -83,7 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
     add_choice(openimages)
 
-    splice = commands.add_parser('splice', help='composites of a spliced dataset as PNG files')
+    splice = commands.add_parser(
+        'splice', help='composites of a spliced dataset as PNG files', allow_abbrev=False
+    )
     splice.add_argument('config', help='a config, or combined0, combined1, digits')
     splice.add_argument(
         '--parts',
@@ -102,7 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_common(splice)
 
     convert = commands.add_parser(
-        'convert', help='labels exported by Label Studio (JSON-MIN), CVAT (XML) or as COCO JSON'
+        'convert',
+        help='labels exported by Label Studio (JSON-MIN), CVAT (XML) or as COCO JSON',
+        allow_abbrev=False,
     )
     convert.add_argument('export', help='the exported file')
     convert.add_argument(
