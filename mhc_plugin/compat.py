@@ -6,8 +6,10 @@ functions of the second half are called by ``mhc_plugin.apis`` where there is no
 
 import difflib
 import inspect
+import logging
 import os.path as osp
 import pickle
+import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,15 @@ HOW_TO_INSTALL = (
     f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
     f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.'
 )
+# opencv-python is linked to libraries of a graphical desktop: these of Debian's and Ubuntu's
+# packages, beyond what every installation has.
+HOW_TO_GET_OPENCV = (
+    'Servers and containers often lack what `opencv-python` is linked to. Either install it, '
+    '`apt-get install libxcb1 libgl1 libglib2.0-0` on Debian and Ubuntu; or put the OpenCV that '
+    'needs no desktop in its place, `pip uninstall -y opencv-python && pip install '
+    '--force-reinstall --no-deps opencv-python-headless`, after which a `pip install` of this '
+    'package would bring the other one back.'
+)
 
 
 def check_stack() -> None:
@@ -36,8 +47,10 @@ def check_stack() -> None:
 
     Raises:
         ImportError: If one is missing or fails to import, torch and torchvision do not fit each
-            other, or the released packages and their forks are installed side by side.
+            other, OpenCV lacks a library of the system, or the released packages and their forks
+            are installed side by side.
     """
+    give_back_find_loader()
     for module, fork in FORKS.items():
         released = [name for name in RELEASED[module] if _is_distribution(name)]
         if released and _is_distribution(fork):
@@ -45,10 +58,14 @@ def check_stack() -> None:
                 f'Both {released[0]} and {fork} are installed and overwrite each '
                 f"other's files. {HOW_TO_INSTALL}"
             )
-    for module in ('torch', 'torchvision', *FORKS):
+    for module in ('torch', 'torchvision', 'cv2', *FORKS):
         try:
             import_module(module)
         except Exception as error:
+            if module == 'cv2' and '.so' in str(error):
+                raise ImportError(
+                    f'OpenCV cannot be loaded on this machine: {error}. {HOW_TO_GET_OPENCV}'
+                ) from error
             hint = (
                 ' torch and torchvision must come from the same source and fit each other.'
                 if module == 'torchvision'
@@ -66,6 +83,21 @@ def _is_distribution(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def give_back_find_loader() -> None:
+    """Let MMEngine and mmcv look for mmcv's compiled operations on Python 3.14.
+
+    Reason: mmengine 0.10.7 and mmcv 2.2.0 call ``pkgutil.find_loader``, which Python 3.14 has
+    dropped. Can go when both ask ``importlib.util.find_spec``.
+    """
+
+    def find_loader(fullname: str) -> Any:
+        spec = find_spec(fullname)
+        return None if spec is None else spec.loader
+
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = find_loader
 
 
 @cache
@@ -295,6 +327,53 @@ def tell_directions_of_metrics() -> None:
         return direction(monitor) or init_rule(self, monitor)
 
     CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
+
+
+class Console:
+    """What of a run's log reaches the screen; its log file gets all of it.
+
+    Args:
+        verbose (bool): Let all through, as MMEngine does. Otherwise nothing but warnings, until
+            ``quiet`` is set to False.
+    """
+
+    # Of MMEngine about itself; nobody who runs a tool can do anything about them.
+    LOG_FILE_ONLY = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.quiet = not verbose
+
+    def shows(self, record: logging.LogRecord) -> bool:
+        """Whether a record is for the screen."""
+        if self.verbose:
+            return True
+        if record.getMessage().startswith(self.LOG_FILE_ONLY):
+            return False
+        return record.levelno >= logging.WARNING or not self.quiet
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Send MMEngine's loggers through this.
+
+        Reason: ``Runner`` logs 350 lines of environment, config and hooks while it is built, before
+        anything could set its logger otherwise. Can go when MMEngine logs them to the file only.
+        """
+        from mmengine.logging import MMLogger
+
+        original = MMLogger.callHandlers
+
+        def call_handlers(logger: MMLogger, record: logging.LogRecord) -> None:
+            for handler in logger.handlers:
+                to_file = isinstance(handler, logging.FileHandler)
+                if record.levelno >= handler.level and (to_file or self.shows(record)):
+                    handler.handle(record)
+
+        MMLogger.callHandlers = call_handlers
+        try:
+            yield
+        finally:
+            MMLogger.callHandlers = original
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

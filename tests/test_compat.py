@@ -2,7 +2,10 @@
 
 import importlib
 import pickle
+import pkgutil
+import sys
 import types
+from importlib.util import find_spec
 
 import mmengine.config.config
 import mmengine.hub.hub
@@ -39,6 +42,22 @@ class TestCheckStack:
         assert 'pip install "mhc_plugin[openmmlab]"' in str(caught.value)
         assert 'pip install "mhc_plugin[onedl]"' in str(caught.value)
 
+    def test_opencv_without_the_libraries_of_a_desktop(self, monkeypatch):
+
+        def import_module(name):
+            if name == 'cv2':
+                raise ImportError('libxcb.so.1: cannot open shared object file: No such file')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(
+            ImportError, match=r'OpenCV cannot be loaded.*: libxcb\.so\.1'
+        ) as caught:
+            compat.check_stack()
+        # Both ways out, and not the advice to install again what is there.
+        assert '`apt-get install libxcb1 ' in str(caught.value)
+        assert 'pip uninstall -y opencv-python && pip install' in str(caught.value)
+        assert 'openmmlab' not in str(caught.value)
+
     def test_torchvision_of_another_torch(self, monkeypatch):
 
         def import_module(name):
@@ -60,6 +79,22 @@ class TestCheckStack:
     def test_distributions_are_found_by_name(self):
         assert compat._is_distribution('torch')
         assert not compat._is_distribution('a-package-of-nobody')
+
+
+class TestFindLoader:
+    def test_is_given_back_where_python_dropped_it(self, monkeypatch):
+        monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
+        compat.give_back_find_loader()
+        assert pkgutil.find_loader('mmcv') is find_spec('mmcv').loader
+        assert pkgutil.find_loader('mmcv._ext_of_nobody') is None
+        # Who calls it: mmengine, for the environment that a run logs.
+        assert mmengine.utils.dl_utils.misc.mmcv_full_available() in (True, False)
+
+    @pytest.mark.skipif(sys.version_info >= (3, 14), reason='Python has dropped it')
+    def test_pythons_own_is_left_alone(self):
+        own = pkgutil.find_loader
+        compat.give_back_find_loader()
+        assert pkgutil.find_loader is own
 
 
 class TestCheckpoints:

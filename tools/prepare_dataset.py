@@ -12,14 +12,15 @@ from mhc_plugin.cli.arguments import one_sentence_errors
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Write a chosen subset of VOC or OpenImages, or spliced composites, once: '
         "OpenMMLab's multi-label JSON, which MMPretrain's MultiLabelDataset reads (ours, "
         'JSONMultiLabelDataset, reads the unknown labels, too), and card.json, which says what is '
-        'in it and where it came from.'
+        'in it and where it came from.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    voc = commands.add_parser('voc', help='a subset of PASCAL VOC')
+    voc = commands.add_parser('voc', help='a subset of PASCAL VOC', allow_abbrev=False)
     voc.add_argument(
         '--data-root',
         nargs='+',
@@ -42,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_choice(voc)
 
-    openimages = commands.add_parser('openimages', help='a subset of OpenImages V2 to V7')
+    openimages = commands.add_parser(
+        'openimages', help='a subset of OpenImages V2 to V7', allow_abbrev=False
+    )
     openimages.add_argument(
         '--data-root', required=True, metavar='ROOT', help='the folder of the CSV files'
     )
@@ -82,7 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
     add_choice(openimages)
 
-    splice = commands.add_parser('splice', help='composites of a spliced dataset as PNG files')
+    splice = commands.add_parser(
+        'splice', help='composites of a spliced dataset as PNG files', allow_abbrev=False
+    )
     splice.add_argument('config', help='a config, or combined0, combined1, digits')
     splice.add_argument(
         '--parts',

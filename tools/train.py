@@ -8,7 +8,7 @@ from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Train a model')
+    parser = argparse.ArgumentParser(allow_abbrev=False, description='Train a model')
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
     )
@@ -91,6 +91,7 @@ def main() -> None:
             optimum=args.optimum,
             classes=args.classes,
             small_checkpoints=args.small_checkpoints,
+            verbose=args.verbose,
         )
 
 

@@ -144,9 +144,17 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _command() -> str:
-    root = PACKAGE.parent
-    words = [os.path.relpath(word, root) if os.path.isabs(word) else word for word in sys.argv]
-    return f'python {shlex.join(words)}'
+    folders = {os.path.abspath(os.environ.get('MHC_DATA_ROOT', 'data')): '"$MHC_DATA_ROOT"'}
+    folders[str(PACKAGE.parent)] = '.'
+    words = ['python']
+    for word in sys.argv:
+        for folder, name in folders.items():
+            if word.startswith(folder + os.sep):
+                words.append(f'{name}/{shlex.quote(word[len(folder) + 1 :])}'.removeprefix('./'))
+                break
+        else:
+            words.append(shlex.quote(word))
+    return ' '.join(words)
 
 
 def _commit() -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from .annotation_files import AnnotationError
 from .class_lists import read_class_list
-from .image_folder import can_be_read
+from .image_files import can_be_read
 
 UNKNOWN = -1.0
 

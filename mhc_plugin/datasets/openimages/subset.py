@@ -149,6 +149,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
             names=read.ids,
             labels=read.labels,
             boxes=read.boxes,
+            ending='.jpg',
         )
 
     def extra_repr(self) -> list[str]:

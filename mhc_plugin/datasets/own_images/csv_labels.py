@@ -14,7 +14,7 @@ from mmpretrain.registry import DATASETS
 
 from mhc_plugin.datasets.annotation_files import AnnotationError, check_path, read_text
 from mhc_plugin.datasets.class_lists import near_names, read_class_list, shown
-from mhc_plugin.datasets.image_folder import find_listed_images
+from mhc_plugin.datasets.image_files import find_listed_images
 from mhc_plugin.datasets.targets import MultiLabelTargets
 
 _SEPARATORS = (',', ';', '\t')

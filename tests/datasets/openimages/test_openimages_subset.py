@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain.registry import DATASETS
-from PIL import Image
 
 from mhc_plugin.datasets import AnnotationError, OpenImagesSubset, VOCSubset
 from mhc_plugin.datasets.openimages.annotations import (
@@ -132,14 +131,6 @@ def test_boxes_are_in_pixels_of_the_image_and_in_shares_on_the_sample(root):
     assert 'gt_bboxes' not in OpenImagesSubset(str(root), classes=CLASSES).get_data_info(1)
     without = OpenImagesSubset(str(root), classes=CLASSES, with_boxes=True, depictions=False)
     assert len(without.get_data_info(0)['gt_bboxes']) == 0
-
-
-def test_boxes_of_a_turned_photograph_are_in_pixels_as_it_is_shown(root):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new('RGB', (32, 24)).save(root / 'train/b.jpg', exif=exif)
-    dataset = OpenImagesSubset(str(root), classes=CLASSES, with_boxes=True)
-    assert dataset.get_data_info(1)['gt_bboxes'][0].tolist() == [6, 0, 12, 16]
 
 
 def test_an_image_that_is_none_is_named(root):
