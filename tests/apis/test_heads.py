@@ -36,7 +36,7 @@ KINDS = {
 @pytest.fixture
 def cfg(tiny_cfg):
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        tiny_cfg[name].dataset.length = 6
+        tiny_cfg[name].dataset.length = 12
     return tiny_cfg
 
 
