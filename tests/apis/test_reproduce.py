@@ -37,6 +37,13 @@ def test_only_what_was_asked_for():
         plan([8], ['vgg19'], ['multifc'], [0])
 
 
+def test_the_optimum_is_of_linear_heads_alone():
+    cells = plan([1, 5, 6, 7], ['vgg19'], reproduce.HEADS, [0], schedule='optimum')
+    assert {cell.head for cell in cells} == {'baseline', 'multifc'}
+    # It has neither a learning rate nor batches.
+    assert {key for cell in cells for key, _ in cell.options} == {'model.head.loss.loss_weight'}
+
+
 @pytest.mark.parametrize(
     ('cell', 'epochs', 'length'),
     [
