@@ -127,7 +127,7 @@ class TestReport:
         assert row['chance']['accuracy'] == pytest.approx(52)
         assert row['verdict'] == 'above the paper'
         cell = paper_report.cells_of(row)[2]
-        assert cell == '48.22 / 61.00 ± 1.41 / +12.78 / 40.00'
+        assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
         assert rows['vgg19', 'top-4', 'multifc']['verdict'] == 'no network'
         assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
 
