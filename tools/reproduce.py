@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     add('--backbones', nargs='+', choices=reproduce.BACKBONES, default=['efficientnet-lite0'])
     add('--datasets', nargs='+', choices=list(reproduce.DATASETS.values()))
     add('--heads', nargs='+', choices=reproduce.HEADS, default=list(reproduce.HEADS))
-    add('--schedule', choices=list(reproduce.SCHEDULES), default='short')
+    add('--schedules', nargs='+', choices=list(reproduce.SCHEDULES), default=['short'])
     add('--seeds', type=int, nargs='+', default=[0])
     add('--backbone-weights', metavar='PATH|none', help='in the place of the published ones')
     add('--smoke', action='store_true', help='a few images and epochs, to see that all runs')
@@ -39,16 +39,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with one_sentence_errors(args.traceback):
-        cells = reproduce.plan(
-            args.tables,
-            args.backbones,
-            args.heads,
-            args.seeds,
-            datasets=args.datasets,
-            schedule=args.schedule,
-            backbone_weights=args.backbone_weights,
-            smoke=args.smoke,
-        )
+        cells = [
+            cell
+            for schedule in args.schedules
+            for cell in reproduce.plan(
+                args.tables,
+                args.backbones,
+                args.heads,
+                args.seeds,
+                datasets=args.datasets,
+                schedule=schedule,
+                backbone_weights=args.backbone_weights,
+                smoke=args.smoke,
+            )
+        ]
         work_dir = Path(args.work_dir)
         records = work_dir / 'records'
         missing = [cell for cell in cells if not (records / f'{cell.name}.json').is_file()]

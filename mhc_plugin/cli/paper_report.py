@@ -39,12 +39,14 @@ def read_cells(folder: Path, cells: Sequence[Cell]) -> dict[tuple, dict[str, Any
     """Records of cells, those that differ in the seed alone together.
 
     Returns:
-        dict: For (backbone, head, dataset, options) the ``runs``, and ``error`` where one failed.
+        dict: For (backbone, head, dataset, options, schedule) the ``runs``, and ``error`` where
+        one failed.
     """
     found = {}
     for cell in cells:
         own = found.setdefault(
-            (cell.backbone, cell.head, cell.dataset, cell.options), dict(runs=[], error=None)
+            (cell.backbone, cell.head, cell.dataset, cell.options, cell.schedule),
+            dict(runs=[], error=None),
         )
         failed = folder / f'{cell.name}.error.json'
         if (folder / f'{cell.name}.json').is_file():
@@ -75,6 +77,7 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
     """
     papers = paper_tables()[f'table{number}']
     rows = []
+    schedules = list(dict.fromkeys(key[4] for key in found)) or ['']
     if number in DATASETS:
         dataset = DATASETS[number]
         constant = constant_rows(papers) if dataset not in MICRO else []
@@ -92,22 +95,25 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
                         ),
                         None,
                     )
-                    own = found.get((backbone, head, dataset, ()))
-                    if paper or own:
-                        name = [backbone, f'top-{k}', head]
-                        rows.append(_row(name, paper, own, dataset, k, paper in constant))
+                    for schedule in schedules:
+                        own = found.get((backbone, head, dataset, (), schedule))
+                        if own or (paper and schedule == schedules[0]):
+                            name = [backbone, f'top-{k}', head, schedule]
+                            rows.append(_row(name, paper, own, dataset, k, paper in constant))
     else:
         column, _ = ABLATIONS[number]
         for backbone in {key[0]: None for key in found} or {'seresnet50': None}:
             for paper in papers:
                 head, dataset = head_of(paper), paper['dataset']
-                own = found.get((backbone, head, dataset, options_of(number, paper)))
                 k = ablation_topk(dataset, paper['model'])
-                name = [backbone, dataset, f'top-{k}', f'{column} {paper[column]:g}', head]
                 # The paper's ablations are on SE-ResNet50.
                 own_paper = paper if backbone == 'seresnet50' else None
-                if own_paper or own:
-                    rows.append(_row(name, own_paper, own, dataset, k, False))
+                for schedule in schedules:
+                    own = found.get((backbone, head, dataset, options_of(number, paper), schedule))
+                    if own or (own_paper and schedule == schedules[0]):
+                        setting = f'{column} {paper[column]:g}'
+                        name = [backbone, dataset, f'top-{k}', setting, head, schedule]
+                        rows.append(_row(name, own_paper, own, dataset, k, False))
     return rows
 
 
@@ -143,7 +149,7 @@ def _row(
 
 def cells_of(row: dict[str, Any]) -> list[str]:
     """The cells of a row: its name, every figure as :data:`LEGEND` says, and the verdict."""
-    cells = [' '.join(row['name'])]
+    cells = [' '.join(row['name']).strip()]
     for papers, mine, _ in FIGURES:
         paper = (row['paper'] or {}).get(papers)
         ours, std = (row['ours'] or {}).get(mine, (None, None))

@@ -120,7 +120,7 @@ class TestReport:
     def test_rows(self, found):
         rows = {tuple(row['name']): row for row in paper_report.rows_of(1, found)}
         assert len(rows) == 12
-        row = rows['vgg19', 'top-4', 'baseline']
+        row = rows['vgg19', 'top-4', 'baseline', 'short']
         assert row['ours'] == dict(precision=(61.0, pytest.approx(2**0.5)))
         assert row['chance']['precision'] == pytest.approx(40)
         # 4 of 10 drawn, 4 of 10 there: 0.4 * 0.4 + 0.6 * 0.6.
@@ -128,8 +128,17 @@ class TestReport:
         assert row['verdict'] == 'above the paper'
         cell = paper_report.cells_of(row)[2]
         assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
-        assert rows['vgg19', 'top-4', 'multifc']['verdict'] == 'no network'
-        assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
+        assert rows['vgg19', 'top-4', 'multifc', 'short']['verdict'] == 'no network'
+        assert rows['swin-tiny', 'top-4', 'multifc', 'short']['verdict'] == 'not run'
+
+    def test_the_optimum_stands_below(self, found):
+        found['vgg19', 'baseline', 'combined0', (), 'optimum'] = found[
+            'vgg19', 'baseline', 'combined0', (), 'short'
+        ]
+        names = [row['name'] for row in paper_report.rows_of(1, found)]
+        place = names.index(['vgg19', 'top-4', 'baseline', 'short'])
+        assert names[place + 1] == ['vgg19', 'top-4', 'baseline', 'optimum']
+        assert len(names) == 13
 
     def test_constant_rows_are_named(self):
         rows = paper_report.rows_of(3, {})
@@ -140,7 +149,7 @@ class TestReport:
     def test_pages(self, found):
         tables = {number: paper_report.rows_of(number, found) for number in (1, 5)}
         text = paper_report.results_markdown(tables, ['About <it>.'])
-        assert '| vgg19 top-4 baseline |' in text
+        assert '| vgg19 top-4 baseline short |' in text
         assert text.count('\n## ') == 2
         data = {'combined0': dict(images=5, labels=4.0, hash='d')}
         page = paper_report.results_html(tables, ['About <it>.'], {'a': [2.0, 1.0]}, data)
