@@ -1,5 +1,6 @@
 """The paper's figures beside ours, as Markdown and as one page of HTML."""
 
+import base64
 import io
 import json
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from jinja2 import Environment
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mhc_plugin.analysis.paper import ablation_topk, constant_rows, paper_tables
 from mhc_plugin.apis.reproduce import (
@@ -200,6 +202,7 @@ def results_html(
     about: Sequence[str],
     curves: dict[str, list[float]],
     data: dict[str, dict],
+    panels: dict[str, Path] = {},
 ) -> str:
     """One page without scripts or anything from elsewhere, for phones and desks.
 
@@ -208,6 +211,7 @@ def results_html(
         about (Sequence[str]): Lines on how it was made.
         curves (dict[str, list[float]]): Of every run its loss by epoch.
         data (dict[str, dict]): Of every data set what its card says.
+        panels (dict[str, Path]): Pictures of class maps by title. Defaults to none.
     """
     sections = []
     for number, rows in tables.items():
@@ -216,8 +220,22 @@ def results_html(
     about = [line.replace('`', '') for line in about]
     page = Environment(autoescape=True).from_string(PAGE)
     return page.render(
-        sections=sections, about=about, legend=LEGEND, data=data, curves=curves_svg(curves)
+        sections=sections,
+        about=about,
+        legend=LEGEND,
+        data=data,
+        curves=curves_svg(curves),
+        panels={title: picture(path) for title, path in panels.items()},
     )
+
+
+def picture(path: Path, width: int = 1400) -> str:
+    """A picture as the text of an address that holds it."""
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        image.thumbnail((width, 10 * width))
+        image.convert('RGB').save(stream, 'WEBP', quality=80)
+    return 'data:image/webp;base64,' + base64.b64encode(stream.getvalue()).decode()
 
 
 def curves_svg(curves: dict[str, list[float]]) -> str:
@@ -252,7 +270,8 @@ th, td { white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
 th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
 td:last-child { white-space: normal; min-width: 12rem; }
-svg { max-width: 100%; height: auto; background: #fff; }
+figure { margin: 0 0 1rem; }
+svg, img { max-width: 100%; height: auto; background: #fff; }
 :root { color-scheme: light dark; }
 </style>
 </head>
@@ -270,6 +289,10 @@ svg { max-width: 100%; height: auto; background: #fff; }
 {% endfor %}
 {% if curves %}<h2>Loss by epoch</h2>
 {{ curves | safe }}{% endif %}
+{% if panels %}<h2>Class maps before and after training</h2>
+{% for title, address in panels.items() %}<figure><img src="{{ address }}" alt="{{ title }}">
+<figcaption>{{ title }}</figcaption></figure>
+{% endfor %}{% endif %}
 {% if data %}<h2>Data</h2>
 <div class="wide"><table>
 <tr><th>set</th><th>test images</th><th>labels an image</th><th>hash</th></tr>

@@ -1,8 +1,10 @@
 """Which cells the paper's tables need, and what becomes of each when they are run."""
 
 import json
+import re
 
 import pytest
+from PIL import Image
 
 from mhc_plugin.apis import reproduce
 from mhc_plugin.apis.reproduce import Cell, plan, run_cells
@@ -146,17 +148,20 @@ class TestReport:
         assert len(rows) == 24
         assert len(said) == 8
 
-    def test_pages(self, found):
+    def test_pages(self, found, tmp_path):
         tables = {number: paper_report.rows_of(number, found) for number in (1, 5)}
         text = paper_report.results_markdown(tables, ['About <it>.'])
         assert '| vgg19 top-4 baseline short |' in text
         assert text.count('\n## ') == 2
         data = {'combined0': dict(images=5, labels=4.0, hash='d')}
-        page = paper_report.results_html(tables, ['About <it>.'], {'a': [2.0, 1.0]}, data)
+        Image.new('RGB', (20, 10)).save(tmp_path / 'panel.png')
+        page = paper_report.results_html(
+            tables, ['About <it>.'], {'a': [2.0, 1.0]}, data, {'panel': tmp_path / 'panel.png'}
+        )
         assert 'About &lt;it&gt;.' in page
         assert '<svg' in page
         assert page.count('<tr>') == text.count('\n|') - 2 + 2
         # Nothing from elsewhere, and no script.
         assert '<script' not in page
-        assert 'src=' not in page
+        assert re.findall('src="(.{22})', page) == ['data:image/webp;base64']
         assert 'href="http' not in page
