@@ -6,12 +6,14 @@ functions of the second half are called by ``mhc_plugin.apis`` where there is no
 
 import difflib
 import inspect
+import logging
 import os.path as osp
 import pickle
+import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,15 @@ HOW_TO_INSTALL = (
     f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
     f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.'
 )
+# opencv-python is linked to libraries of a graphical desktop: these of Debian's and Ubuntu's
+# packages, beyond what every installation has.
+HOW_TO_GET_OPENCV = (
+    'Servers and containers often lack what `opencv-python` is linked to. Either install it, '
+    '`apt-get install libxcb1 libgl1 libglib2.0-0` on Debian and Ubuntu; or put the OpenCV that '
+    'needs no desktop in its place, `pip uninstall -y opencv-python && pip install '
+    '--force-reinstall --no-deps opencv-python-headless`, after which a `pip install` of this '
+    'package would bring the other one back.'
+)
 
 
 def check_stack() -> None:
@@ -36,8 +47,10 @@ def check_stack() -> None:
 
     Raises:
         ImportError: If one is missing or fails to import, torch and torchvision do not fit each
-            other, or the released packages and their forks are installed side by side.
+            other, OpenCV lacks a library of the system, or the released packages and their forks
+            are installed side by side.
     """
+    give_back_find_loader()
     for module, fork in FORKS.items():
         released = [name for name in RELEASED[module] if _is_distribution(name)]
         if released and _is_distribution(fork):
@@ -45,10 +58,14 @@ def check_stack() -> None:
                 f'Both {released[0]} and {fork} are installed and overwrite each '
                 f"other's files. {HOW_TO_INSTALL}"
             )
-    for module in ('torch', 'torchvision', *FORKS):
+    for module in ('torch', 'torchvision', 'cv2', *FORKS):
         try:
             import_module(module)
         except Exception as error:
+            if module == 'cv2' and '.so' in str(error):
+                raise ImportError(
+                    f'OpenCV cannot be loaded on this machine: {error}. {HOW_TO_GET_OPENCV}'
+                ) from error
             hint = (
                 ' torch and torchvision must come from the same source and fit each other.'
                 if module == 'torchvision'
@@ -68,6 +85,21 @@ def _is_distribution(name: str) -> bool:
     return True
 
 
+def give_back_find_loader() -> None:
+    """Let MMEngine and mmcv look for mmcv's compiled operations on Python 3.14.
+
+    Reason: mmengine 0.10.7 and mmcv 2.2.0 call ``pkgutil.find_loader``, which Python 3.14 has
+    dropped. Can go when both ask ``importlib.util.find_spec``.
+    """
+
+    def find_loader(fullname: str) -> Any:
+        spec = find_spec(fullname)
+        return None if spec is None else spec.loader
+
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = find_loader
+
+
 @cache
 def apply() -> None:
     """Make MMEngine and MMPretrain work on this machine and know this package."""
@@ -77,6 +109,7 @@ def apply() -> None:
     open_config_package()
     register_models_by_name()
     remember_config_text()
+    keep_unknown_labels_unknown()
     tell_directions_of_metrics()
 
 
@@ -295,6 +328,83 @@ def tell_directions_of_metrics() -> None:
         return direction(monitor) or init_rule(self, monitor)
 
     CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
+
+
+def keep_unknown_labels_unknown() -> None:
+    """Mix no unknown label into a target: it is unknown where that of either image is.
+
+    Reason: Mixup, CutMix and ResizeMix of MMPretrain 1.2.0 take the -1 of an unknown label for a
+    number, so that half of it is trained on. They mix scores of any number of columns, one by one.
+    Can go when MMPretrain knows unknown labels.
+    """
+    import torch
+    from mmpretrain.models.utils.batch_augments import RandomBatchAugment
+
+    mix = RandomBatchAugment.__call__
+
+    @wraps(mix)
+    def mix_known(self: Any, batch_input: Any, batch_score: Any) -> tuple[Any, Any]:
+        unknown = batch_score < 0
+        if not unknown.any():
+            return mix(self, batch_input, batch_score)
+        columns = torch.cat([batch_score.clamp(min=0), unknown.to(batch_score)], dim=1)
+        batch_input, columns = mix(self, batch_input, columns)
+        score, unknown = columns.chunk(2, dim=1)
+        return batch_input, score.masked_fill(unknown > 0, -1)
+
+    RandomBatchAugment.__call__ = mix_known
+
+
+class Console:
+    """What of a run's log reaches the screen; its log file gets all of it.
+
+    Args:
+        verbose (bool): Let all through, as MMEngine does. Otherwise nothing but warnings, until
+            ``quiet`` is set to False.
+    """
+
+    # Of MMEngine about itself, once or every epoch; nobody who runs a tool can do anything about
+    # them.
+    LOG_FILE_ONLY = (
+        '"FileClient" will be deprecated',
+        '"HardDiskBackend" is the alias',
+        'Exp name: ',
+    )
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.quiet = not verbose
+
+    def shows(self, record: logging.LogRecord) -> bool:
+        """Whether a record is for the screen."""
+        if self.verbose:
+            return True
+        if record.getMessage().startswith(self.LOG_FILE_ONLY):
+            return False
+        return record.levelno >= logging.WARNING or not self.quiet
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Send MMEngine's loggers through this.
+
+        Reason: ``Runner`` logs 350 lines of environment, config and hooks while it is built, before
+        anything could set its logger otherwise. Can go when MMEngine logs them to the file only.
+        """
+        from mmengine.logging import MMLogger
+
+        original = MMLogger.callHandlers
+
+        def call_handlers(logger: MMLogger, record: logging.LogRecord) -> None:
+            for handler in logger.handlers:
+                to_file = isinstance(handler, logging.FileHandler)
+                if record.levelno >= handler.level and (to_file or self.shows(record)):
+                    handler.handle(record)
+
+        MMLogger.callHandlers = call_handlers
+        try:
+            yield
+        finally:
+            MMLogger.callHandlers = original
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

@@ -2,7 +2,10 @@
 
 import importlib
 import pickle
+import pkgutil
+import sys
 import types
+from importlib.util import find_spec
 
 import mmengine.config.config
 import mmengine.hub.hub
@@ -16,6 +19,8 @@ from mmengine.dist import is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
 from mhc_plugin import compat
 
@@ -39,6 +44,22 @@ class TestCheckStack:
         assert 'pip install "mhc_plugin[openmmlab]"' in str(caught.value)
         assert 'pip install "mhc_plugin[onedl]"' in str(caught.value)
 
+    def test_opencv_without_the_libraries_of_a_desktop(self, monkeypatch):
+
+        def import_module(name):
+            if name == 'cv2':
+                raise ImportError('libxcb.so.1: cannot open shared object file: No such file')
+
+        monkeypatch.setattr(compat, 'import_module', import_module)
+        with pytest.raises(
+            ImportError, match=r'OpenCV cannot be loaded.*: libxcb\.so\.1'
+        ) as caught:
+            compat.check_stack()
+        # Both ways out, and not the advice to install again what is there.
+        assert '`apt-get install libxcb1 ' in str(caught.value)
+        assert 'pip uninstall -y opencv-python && pip install' in str(caught.value)
+        assert 'openmmlab' not in str(caught.value)
+
     def test_torchvision_of_another_torch(self, monkeypatch):
 
         def import_module(name):
@@ -60,6 +81,22 @@ class TestCheckStack:
     def test_distributions_are_found_by_name(self):
         assert compat._is_distribution('torch')
         assert not compat._is_distribution('a-package-of-nobody')
+
+
+class TestFindLoader:
+    def test_is_given_back_where_python_dropped_it(self, monkeypatch):
+        monkeypatch.delattr(pkgutil, 'find_loader', raising=False)
+        compat.give_back_find_loader()
+        assert pkgutil.find_loader('mmcv') is find_spec('mmcv').loader
+        assert pkgutil.find_loader('mmcv._ext_of_nobody') is None
+        # Who calls it: mmengine, for the environment that a run logs.
+        assert mmengine.utils.dl_utils.misc.mmcv_full_available() in (True, False)
+
+    @pytest.mark.skipif(sys.version_info >= (3, 14), reason='Python has dropped it')
+    def test_pythons_own_is_left_alone(self):
+        own = pkgutil.find_loader
+        compat.give_back_find_loader()
+        assert pkgutil.find_loader is own
 
 
 class TestCheckpoints:
@@ -223,6 +260,37 @@ def test_config_is_formatted_once(monkeypatch):
     assert Config.fromstring(one.pretty_text, '.py').a.b == [1, 2, 3]
     assert Config.fromstring(other.pretty_text, '.py').a == 1
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    'augment',
+    [
+        dict(type='Mixup', alpha=1.0),
+        dict(type='CutMix', alpha=1.0),
+        dict(type='ResizeMix', alpha=1.0),
+    ],
+)
+def test_mixed_labels_are_unknown_where_either_is(augment):
+    """The reference mixes the two images' known labels by the share that a marked pixel shows."""
+    preprocessor = MODELS.build(
+        dict(type='ClsDataPreprocessor', batch_augments=dict(augments=augment))
+    )
+    targets = torch.tensor([[1.0, 0, -1, 1], [0, 1, 1, -1], [1, -1, 0, 0]])
+    torch.manual_seed(0)
+    np.random.seed(0)
+    mixed = 0
+    for _ in range(20):
+        samples = [DataSample().set_gt_score(target) for target in targets]
+        images = torch.eye(3).reshape(3, 3, 1, 1).expand(3, 3, 8, 8).contiguous()
+        batch = preprocessor(dict(inputs=images, data_samples=samples), training=True)
+        shares = batch['inputs'].mean((2, 3))
+        for share, sample in zip(shares, batch['data_samples']):
+            part = share > 0
+            unknown = (targets[part] == -1).any(0)
+            expected = torch.where(unknown, -1.0, share @ targets.clamp(min=0))
+            torch.testing.assert_close(sample.gt_score, expected)
+            mixed += part.sum() > 1
+    assert mixed > 20
 
 
 def test_models_by_name():

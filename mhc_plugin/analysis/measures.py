@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import Dataset
 
-from mhc_plugin.class_maps import inherent_maps, left_as_found, posthoc_maps, unwrap_classifier
+from mhc_plugin.class_maps import left_as_found, posthoc_maps, unwrap_classifier
 from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.functional.localisation import completeness
 from mhc_plugin.utils.logs import quiet
@@ -75,16 +75,17 @@ def evaluate_maps(
     evaluators = {key: _evaluator(of_maps if key[1] else metrics, dataset) for key in running}
     logits: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
     means: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
-    for samples, outputs in run_models(running, dataset, batch_size, num_workers, 'Class maps'):
+    own_maps = method == 'inherent'
+    one_pass = run_models(
+        running, dataset, batch_size, num_workers, 'Class maps', with_maps=own_maps
+    )
+    for samples, outputs in one_pass:
         for key, output in outputs.items():
             evaluators[key].process(_predictions(running[key], output, samples, method))
             if not key[1]:
                 logits[key[0]].append(output.logits.cpu())
-                head = unwrap_classifier(running[key]).head
-                if method == 'inherent' and hasattr(head, 'logits_and_maps'):
-                    with torch.no_grad():
-                        maps = head.logits_and_maps(output.necked)[1]
-                    means[key[0]].append(maps.mean((2, 3)).cpu())
+                if hasattr(unwrap_classifier(running[key]).head, 'class_bias') and own_maps:
+                    means[key[0]].append(output.maps.mean((2, 3)).cpu())
     figures = {name: evaluators[name, False].evaluate(len(dataset)) for name in models}
     for name in random:
         found = evaluators[name, True].evaluate(len(dataset))
@@ -174,11 +175,8 @@ def _predictions(
     # A head writes its predictions into the samples that it is given. `predict` of MMPretrain's
     # heads is this and `forward`, which has run.
     predicted = model.head._get_predictions(output.logits, copy.deepcopy(samples))
-    maps = (
-        inherent_maps(model, output.feats)
-        if method == 'inherent'
-        else posthoc_maps(model, output.inputs, method)
-    )
+    own = method == 'inherent'
+    maps = output.maps.clamp(min=0) if own else posthoc_maps(model, output.inputs, method)
     for sample, sample_maps in zip(predicted, maps):
         sample.pred_cam = sample_maps
     return predicted

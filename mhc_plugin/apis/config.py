@@ -40,11 +40,11 @@ def load_config(config: str | os.PathLike, cfg_options: dict[str, Any] | None = 
             ``{'train_cfg.max_epochs': 10}``. Defaults to None.
 
     Returns:
-        Config: The config, merged.
+        Config: The config, merged. A key or option that nothing reads, but that looks like one that
+        something reads, is warned of.
 
     Raises:
         FileNotFoundError: If there is no such config; the message names the closest ones.
-        ValueError: If an option looks like a misspelt one that nothing would read.
     """
     path = find_config(os.fspath(config))
     cfg = Config.fromfile(path)
@@ -56,7 +56,9 @@ def load_config(config: str | os.PathLike, cfg_options: dict[str, Any] | None = 
         key = option.split('.')[0]
         close = None if key in cfg else _misspelt(key, {*RUNNER_KEYS, *cfg}, cutoff=0.8)
         if close:
-            raise ValueError(f'Nothing reads the option `{option}`; did you mean `{close}`?')
+            warnings.warn(
+                f'Nothing reads the option `{option}`; did you mean `{close}`?', stacklevel=2
+            )
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
     return cfg

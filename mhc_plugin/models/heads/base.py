@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_choice, check_int, check_number
 
-from ..layers import NORMALIZATIONS, POOLS, GlobalPool, normalize_maps
+from ..layers import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps
 from .connection import Connection, make_groups
 
 
@@ -143,34 +143,20 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         return self.feeds.stages
 
     @property
-    def needs_maps(self) -> bool:
-        """Whether features pooled as they come from the backbone are not enough."""
-        return self.spatial or self.normalize is not None
+    def reduction(self) -> nn.Module | None:
+        """What makes of maps ``(N, C, h, w)`` the vectors ``(N, C)`` that give the same logits.
+
+        A store of features holds no more than these; None if the head looks at positions.
+        """
+        if self.spatial:
+            return None
+        if self.normalize is None:
+            return self.global_pool
+        return nn.Sequential(NormalizeMaps(self.normalize), self.global_pool)
 
     def check_num_features(self, num_features: int) -> None:
         """Raise ValueError if a backbone with so many outputs cannot feed the heads."""
         self.feeds.check_num_features(num_features)
-
-    def pool_features(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave of the features what this head reads, for a store of features.
-
-        Args:
-            feats (tuple[Tensor]): Features ``(N, C, h, w)`` or ``(N, C)``.
-
-        Returns:
-            tuple[Tensor]: As many features in the same order: unread ones as ``(N, 0)``, read ones
-            normalised and pooled to ``(N, C)``, or as they are if the head is :attr:`spatial`. The
-            head gives the same logits for both tuples.
-        """
-        read = {stage % len(feats) for stage in self.stages}
-        return tuple(
-            x.new_empty(len(x), 0)
-            if i not in read
-            else x
-            if self.spatial or x.dim() == 2
-            else self.global_pool(normalize_maps(x, self.normalize))
-            for i, x in enumerate(feats)
-        )
 
     # ---- from features to logits and maps
 
@@ -179,7 +165,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
         Args:
             feats (tuple[Tensor]): Features of the backbone's stages, ``(N, C, h, w)``, or pooled
-                by :meth:`pool_features`, ``(N, C)``, where the head is not :attr:`spatial`.
+                by :attr:`reduction`, ``(N, C)``, where the head is not :attr:`spatial`.
 
         Returns:
             Tensor: Logits ``(N, num_classes)`` in class order.

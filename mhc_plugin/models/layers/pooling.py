@@ -52,6 +52,21 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
     return root * scale if x.requires_grad else root.mul_(scale)
 
 
+class NormalizeMaps(nn.Module):
+    """:func:`normalize_maps` as a module.
+
+    Args:
+        mode (str): One of its modes.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize_maps(x, self.mode)
+
+
 class GlobalPool(nn.Module):
     """Pool a map ``(N, C, h, w)`` to ``(N, C)``; a vector ``(N, C)`` passes unchanged.
 
@@ -65,7 +80,8 @@ class GlobalPool(nn.Module):
     def __init__(self, mode: str = 'avg', r: float = 10.0) -> None:
         super().__init__()
         self.mode = mode
-        self.r = r
+        # Where it has no effect it makes no difference to what a feature store calls the same.
+        self.r = r if mode == 'lse' else None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
