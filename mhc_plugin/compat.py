@@ -12,7 +12,7 @@ import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +108,7 @@ def apply() -> None:
     open_config_package()
     register_models_by_name()
     remember_config_text()
+    keep_unknown_labels_unknown()
     tell_directions_of_metrics()
 
 
@@ -326,6 +327,31 @@ def tell_directions_of_metrics() -> None:
         return direction(monitor) or init_rule(self, monitor)
 
     CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
+
+
+def keep_unknown_labels_unknown() -> None:
+    """Mix no unknown label into a target: it is unknown where that of either image is.
+
+    Reason: Mixup, CutMix and ResizeMix of MMPretrain 1.2.0 take the -1 of an unknown label for a
+    number, so that half of it is trained on. They mix scores of any number of columns, one by one.
+    Can go when MMPretrain knows unknown labels.
+    """
+    import torch
+    from mmpretrain.models.utils.batch_augments import RandomBatchAugment
+
+    mix = RandomBatchAugment.__call__
+
+    @wraps(mix)
+    def mix_known(self: Any, batch_input: Any, batch_score: Any) -> tuple[Any, Any]:
+        unknown = batch_score < 0
+        if not unknown.any():
+            return mix(self, batch_input, batch_score)
+        columns = torch.cat([batch_score.clamp(min=0), unknown.to(batch_score)], dim=1)
+        batch_input, columns = mix(self, batch_input, columns)
+        score, unknown = columns.chunk(2, dim=1)
+        return batch_input, score.masked_fill(unknown > 0, -1)
+
+    RandomBatchAugment.__call__ = mix_known
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

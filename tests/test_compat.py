@@ -19,6 +19,8 @@ from mmengine.dist import is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
 from mhc_plugin import compat
 
@@ -258,6 +260,37 @@ def test_config_is_formatted_once(monkeypatch):
     assert Config.fromstring(one.pretty_text, '.py').a.b == [1, 2, 3]
     assert Config.fromstring(other.pretty_text, '.py').a == 1
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    'augment',
+    [
+        dict(type='Mixup', alpha=1.0),
+        dict(type='CutMix', alpha=1.0),
+        dict(type='ResizeMix', alpha=1.0),
+    ],
+)
+def test_mixed_labels_are_unknown_where_either_is(augment):
+    """The reference mixes the two images' known labels by the share that a marked pixel shows."""
+    preprocessor = MODELS.build(
+        dict(type='ClsDataPreprocessor', batch_augments=dict(augments=augment))
+    )
+    targets = torch.tensor([[1.0, 0, -1, 1], [0, 1, 1, -1], [1, -1, 0, 0]])
+    torch.manual_seed(0)
+    np.random.seed(0)
+    mixed = 0
+    for _ in range(20):
+        samples = [DataSample().set_gt_score(target) for target in targets]
+        images = torch.eye(3).reshape(3, 3, 1, 1).expand(3, 3, 8, 8).contiguous()
+        batch = preprocessor(dict(inputs=images, data_samples=samples), training=True)
+        shares = batch['inputs'].mean((2, 3))
+        for share, sample in zip(shares, batch['data_samples']):
+            part = share > 0
+            unknown = (targets[part] == -1).any(0)
+            expected = torch.where(unknown, -1.0, share @ targets.clamp(min=0))
+            torch.testing.assert_close(sample.gt_score, expected)
+            mixed += part.sum() > 1
+    assert mixed > 20
 
 
 def test_models_by_name():

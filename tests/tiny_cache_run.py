@@ -103,7 +103,6 @@ def make_cfg(
 ) -> Config:
     """Config of a training; with ``cached`` through the feature cache, in float32."""
     cache = dict(cache_dir=str(Path(work_dir).parent / 'cache'), storage='fp32') | cache
-    val_cache = {name: value for name, value in cache.items() if name != 'views'}
     head = dict(type='MultiHeadClsHead', in_channels=12, num_classes=NUM_CLASSES) | (head or {})
     return Config(
         dict(
@@ -123,11 +122,11 @@ def make_cfg(
             test_dataloader=loader(val_images or images, False, pipeline()),
             test_evaluator=dict(type='MultiLabelMeanAP'),
             train_cfg=(
-                dict(type='FeatureCacheTrainLoop', **cache) if cached else dict(by_epoch=True)
+                dict(type='FeatureCacheTrainLoop', cache=cache) if cached else dict(by_epoch=True)
             )
             | dict(max_epochs=epochs, val_interval=epochs),
-            val_cfg=dict(type='FeatureCacheValLoop', **val_cache) if cached else dict(),
-            test_cfg=dict(type='FeatureCacheTestLoop', **val_cache) if cached else dict(),
+            val_cfg=dict(type='FeatureCacheValLoop', cache=cache) if cached else dict(),
+            test_cfg=dict(type='FeatureCacheTestLoop', cache=cache) if cached else dict(),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
             param_scheduler=dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True),
             default_hooks=dict(

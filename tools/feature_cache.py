@@ -6,15 +6,17 @@ import sys
 from rich.console import Console
 
 from mhc_plugin.cli.arguments import one_sentence_errors
-from mhc_plugin.cli.stored_features import entries_table, entry_report, parse_size, verify_entry
-from mhc_plugin.engine import DEFAULT_CACHE_DIR
+from mhc_plugin.cli.stored_features import entries_table, entry_report, parse_size
+from mhc_plugin.features.options import CacheOptions
 from mhc_plugin.features.store import FeatureStore, format_bytes
 
 
 def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     common.add_argument(
-        '--cache-dir', default=DEFAULT_CACHE_DIR, help='folder of features (default: %(default)s)'
+        '--cache-dir',
+        default=CacheOptions.cache_dir,
+        help='folder of features (default: %(default)s)',
     )
     common.add_argument('--traceback', action='store_true', help='show where an error was raised')
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
@@ -28,7 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     add('list', 'show all entries and their sizes')
     info = add('info', 'show what an entry was made from')
     info.add_argument('key', help='the key, or its beginning')
-    verify = add('verify', 'read entries and compare them with their hashes')
+    verify = add(
+        'verify',
+        'read entries and compare them with their hashes; a run computes damaged chunks anew',
+    )
     verify.add_argument('keys', nargs='*', metavar='key', help='all entries by default')
     remove = add('remove', 'remove entries')
     remove.add_argument('keys', nargs='+', metavar='key', help='a key, or its beginning')
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace, store: FeatureStore) -> int:
         print(entry_report(store.find(args.key)))
     elif args.command == 'verify':
         entries = [store.find(key) for key in args.keys] or store.entries()
-        damaged = {entry.key: verify_entry(entry) for entry in entries}
+        damaged = {entry.key: store.verify(entry) for entry in entries}
         for key, chunks in damaged.items():
             print(f'{key}: ' + (f'chunks {chunks} are missing or damaged' if chunks else 'whole'))
         return int(any(damaged.values()))

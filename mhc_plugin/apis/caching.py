@@ -1,13 +1,13 @@
 """``--cache-features``: loops over stored features in the place of a config's own."""
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from mmengine.config import Config
 
-from mhc_plugin.engine import DEFAULT_CACHE_DIR
-from mhc_plugin.features.options import PRECISIONS, STORES
-from mhc_plugin.features.store import STORAGES
+from mhc_plugin.features.options import CacheOptions
 
 CACHED_VAL_LOOPS = {
     None: 'FeatureCacheValLoop',
@@ -16,15 +16,10 @@ CACHED_VAL_LOOPS = {
     'ClassMapValLoop': 'FeatureCacheClassMapValLoop',
     'FeatureCacheClassMapValLoop': 'FeatureCacheClassMapValLoop',
 }
-# What validation has no use for, or settles itself.
-TRAINING_ONLY = ('views',)
-
-
-OPTIONS = ('cache_dir', 'views', 'precision', 'storage', 'store', 'trust_mtime')
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cache-features`` and its options."""
+    """Add ``--cache-features`` and an option for each of :class:`CacheOptions`."""
     group = parser.add_argument_group('feature cache')
     group.add_argument(
         '--cache-features',
@@ -32,30 +27,20 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
         help='run the frozen backbone once per image and view, and train on stored features; the '
         'options below need it',
     )
-    group.add_argument('--cache-dir', help=f'folder of features; {DEFAULT_CACHE_DIR} by default')
-    group.add_argument(
-        '--views', type=int, metavar='N', help='draws of the augmentation per image; 1 by default'
-    )
-    group.add_argument(
-        '--precision',
-        choices=PRECISIONS,
-        help='what the backbone computes in: fp32 by default; bf16 is faster and changes scores',
-    )
-    group.add_argument('--storage', choices=list(STORAGES), help='fp16 by default')
-    group.add_argument(
-        '--store',
-        choices=STORES,
-        help='auto, the default, stores pooled vectors where the head needs no more; maps always '
-        'stores maps',
-    )
-    # None, as for the others, says that the option was not given.
-    group.add_argument(
-        '--trust-mtime',
-        action='store_true',
-        default=None,
-        help='take an image whose size and times are as they were for unchanged, without reading '
-        'it',
-    )
+    for option in fields(CacheOptions):
+        name, default = f'--{option.name.replace("_", "-")}', option.default
+        # None says that the option was not given.
+        if default is False:
+            group.add_argument(
+                name, action='store_true', default=None, help=option.metadata['help']
+            )
+        else:
+            group.add_argument(
+                name,
+                type=type(default),
+                choices=option.metadata['choices'],
+                help=f'{option.metadata["help"]}; {default} by default',
+            )
 
 
 def cache_options(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -64,7 +49,8 @@ def cache_options(args: argparse.Namespace) -> dict[str, Any] | None:
     Raises:
         ValueError: If options were given without it.
     """
-    given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    values = {option.name: getattr(args, option.name) for option in fields(CacheOptions)}
+    given = {name: value for name, value in values.items() if value is not None}
     if args.cache_features:
         return given
     if given:
@@ -80,7 +66,7 @@ def set_feature_cache(cfg: Config, options: dict[str, Any]) -> None:
 
     Args:
         cfg (Config): Changed in place.
-        options (dict): Options of :class:`FeatureCacheTrainLoop`.
+        options (dict): Arguments of :class:`CacheOptions`.
 
     Raises:
         ValueError: If the config does not train by epochs, or trains with a loop of its own.
@@ -96,15 +82,31 @@ def set_feature_cache(cfg: Config, options: dict[str, Any]) -> None:
             'The feature cache takes the place of `EpochBasedTrainLoop`, but the '
             f'config trains with `{loop or "IterBasedTrainLoop"}`.'
         )
-    train_cfg.update(type='mmpretrain.FeatureCacheTrainLoop', **options)
+    cache = dict(train_cfg.get('cache') or {}) | options
+    train_cfg.update(type='mmpretrain.FeatureCacheTrainLoop', cache=cache)
     val_cfg = cfg.get('val_cfg')
     # A validation loop of another kind keeps its images.
     if val_cfg is not None and _name(val_cfg) in CACHED_VAL_LOOPS:
-        options = {name: value for name, value in options.items() if name not in TRAINING_ONLY}
         loop = CACHED_VAL_LOOPS[_name(val_cfg)]
         if 'ClassMap' in loop:
-            options['store'] = 'maps'
-        val_cfg.update(type=f'mmpretrain.{loop}', **options)
+            options = dict(options, store='maps')
+        cache = dict(val_cfg.get('cache') or {}) | options
+        val_cfg.update(type=f'mmpretrain.{loop}', cache=cache)
+
+
+def set_optimum(cfg: Config, weight_decay: float | Sequence[float] | str) -> None:
+    """Solve for the optimum of linear heads on stored features.
+
+    Args:
+        cfg (Config): Changed in place.
+        weight_decay (float | Sequence[float] | str): See :class:`OptimumTrainLoop`.
+    """
+    set_feature_cache(cfg, {})
+    cfg.train_cfg = dict(
+        type='mmpretrain.OptimumTrainLoop', weight_decay=weight_decay, cache=cfg.train_cfg.cache
+    )
+    # There is one step and no learning rate.
+    cfg.param_scheduler = None
 
 
 def _name(loop_cfg: dict) -> str | None:

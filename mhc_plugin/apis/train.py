@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from mhc_plugin.models.backbone_weights import load_backbone
 from mhc_plugin.utils.logs import Screen
 from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
-from .caching import set_feature_cache
+from .caching import set_feature_cache, set_optimum
 from .checkpoints import RESUMABLE, check_readable, newest_readable
+from .class_choice import select_classes
 from .config import load_config
 from .environment import (
     add_hooks,
@@ -64,6 +66,8 @@ def train(
     seed: int | None = None,
     backbone_weights: str | os.PathLike | None = None,
     feature_cache: dict[str, Any] | None = None,
+    optimum: float | Sequence[float] | str | None = None,
+    classes: Sequence[str] | None = None,
     small_checkpoints: bool = False,
     verbose: bool = False,
 ) -> TrainResult:
@@ -98,6 +102,11 @@ def train(
         feature_cache (dict, optional): Run the frozen backbone once and train on stored features:
             options of :class:`FeatureCacheTrainLoop`, ``{}`` for its defaults. Defaults to None,
             which means what the config says.
+        optimum (float | Sequence[float] | str, optional): Solve for the optimum on stored
+            features, in the place of the config's schedule: the weight decay of
+            :class:`OptimumTrainLoop`. Defaults to None, which means what the config says.
+        classes (Sequence[str], optional): Train the heads of these classes alone
+            (:func:`select_classes`). Defaults to None, which means all.
         small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
             Defaults to False.
         verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
@@ -135,6 +144,10 @@ def train(
         replace_pretrained(cfg, weights)
     if feature_cache is not None:
         set_feature_cache(cfg, feature_cache)
+    if optimum is not None:
+        set_optimum(cfg, optimum)
+    if classes is not None:
+        select_classes(cfg, classes)
     set_loader_defaults(
         cfg,
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from mhc_plugin.utils.batch import Features
+
 from .inherent import inherent_maps
 from .posthoc import find_method, posthoc_maps
 from .state import unwrap_classifier
@@ -72,7 +74,7 @@ def predictions_with_maps(
 
 def class_maps_of(
     model: nn.Module,
-    inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    inputs: torch.Tensor | Features,
     method: str = 'inherent',
     classes: Sequence[int] | None = None,
     feats: tuple[torch.Tensor, ...] | None = None,
@@ -81,7 +83,7 @@ def class_maps_of(
 
     Args:
         model (nn.Module): A classifier in evaluation mode.
-        inputs (Tensor | tuple[Tensor]): Preprocessed images (N, 3, H, W), or a tuple of features.
+        inputs (Tensor | Features): Preprocessed images (N, 3, H, W), or features.
         method (str): ``'inherent'`` or a method of :func:`posthoc_methods`.
         classes (Sequence[int], optional): Classes to map, in this order. Defaults to all.
         feats (tuple[Tensor], optional): Features of the backbone for these images, if they are
@@ -93,7 +95,7 @@ def class_maps_of(
     Raises:
         ValueError: If a post-hoc method is asked for maps of features.
     """
-    is_feats = isinstance(inputs, tuple)
+    is_feats = isinstance(inputs, Features)
     if method != 'inherent':
         if is_feats:
             raise ValueError(
@@ -102,7 +104,7 @@ def class_maps_of(
             )
         return posthoc_maps(model, inputs, method, classes)
     if is_feats:
-        return inherent_maps(model, inputs, classes, given=True)
+        return inherent_maps(model, inputs.stages, classes, given=True)
     if feats is None:
         with torch.no_grad():
             feats = model.extract_feat(inputs, stage='backbone')

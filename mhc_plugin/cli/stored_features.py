@@ -64,16 +64,6 @@ def entry_report(entry: Entry) -> str:
     return json.dumps(facts, indent=2)
 
 
-def verify_entry(entry: Entry) -> list[int]:
-    """Read all files of an entry.
-
-    Returns:
-        list[int]: Numbers of chunks that are missing, truncated or changed; the next run that
-        needs the entry computes them anew.
-    """
-    return entry.damaged_chunks(entry.layout())
-
-
 def parse_size(text: str) -> int:
     """Bytes of a size such as ``'10G'``, ``'1.5 GiB'`` or ``'4096'``; units are powers of 1024.
 

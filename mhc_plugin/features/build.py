@@ -1,29 +1,187 @@
-"""Compute the chunks of a cache entry: from images, or from stored maps."""
+"""Fill an entry of the cache: what it is made from, its key, and the chunks of features."""
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from logging import Logger
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mhc_plugin.models import FrozenBackboneClassifier
+from mhc_plugin.utils.precision import full_float32
 
+from .description import describe_dataset, summarize
+from .extractor import FeatureExtractor
 from .options import CacheOptions
-from .progress import Progress
-from .spec import FeatureSpec, backbone_features
-from .store import ChunkBuffer, Entry, EntryReader, Layout, write_chunk
-from .views import ViewDataset, stack_views
+from .store import (
+    ChunkBuffer,
+    Entry,
+    EntryReader,
+    FeatureStore,
+    Layout,
+    make_key,
+    unshared,
+    write_chunk,
+)
+from .versions import UndescribableError, library_version
+from .views import PipelineTraits, ViewDataset, stack_views
 
+# Libraries that read, transform and compute on pixels. Others count where a transform or a layer
+# comes from them.
+PIXEL_LIBRARIES = ('torch', 'torchvision', 'numpy', 'PIL', 'cv2', 'mmcv', 'mmpretrain')
 # Batches never cross the border of a chunk and are of a fixed size, so that features do not depend
 # on where a build was interrupted, nor on the batch size of the training.
 BATCH_SIZES = dict(cpu=32, cuda=128)
+LOG_INTERVAL = 10.0  # seconds
 
-Batch = tuple[tuple[Tensor, ...], list[dict]]
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """An entry of the cache and how to fill it.
+
+    Args:
+        key (str): The entry's key.
+        description (dict): What the key was made from.
+        layout (Layout): The layout, for a new entry.
+        seed (int): Seed of the views.
+        maps_key (str, optional): Key of an entry of maps to pool, in the place of images.
+    """
+
+    key: str
+    description: dict
+    layout: Layout
+    seed: int
+    maps_key: str | None = None
+
+    @classmethod
+    def make(
+        cls,
+        extractor: FeatureExtractor,
+        dataset: Sequence,
+        seed: int,
+        options: CacheOptions,
+        logger: Logger,
+    ) -> 'FeaturePlan':
+        """Describe an extractor and a dataset, and look for stored maps that will do.
+
+        Args:
+            extractor (FeatureExtractor): What gives the features.
+            dataset (Sequence): The dataset of images.
+            seed (int): The runner's seed.
+            options (CacheOptions): The options.
+            logger (Logger): Told what is worth knowing.
+        """
+        traits = PipelineTraits.of(dataset)
+        # Without random numbers all views are the same, whatever the seed.
+        views, seed = (options.views, seed) if traits.is_random else (1, 0)
+        if views < options.views:
+            logger.info(
+                'The pipeline draws no random numbers: one view per image is stored, not '
+                f'{options.views}.'
+            )
+        description = dict(
+            device=extractor.device.type,
+            precision=options.precision,
+            storage=options.storage,
+            views=views,
+            seed=seed if traits.is_random else None,
+            libraries=[library_version(name) for name in PIXEL_LIBRARIES],
+        )
+        store = FeatureStore(options.cache_dir)
+        try:
+            hashes = store.file_hashes(options.trust_mtime)
+            for name in ('preprocessor', 'backbone', 'neck', 'pool'):
+                module = getattr(extractor, name)
+                description[name] = None if module is None else summarize(module, hashes)
+            # Labels that the pipeline makes are stored, and must not be out of date.
+            description['data'] = describe_dataset(dataset, hashes, not traits.keeps_labels)
+            hashes.save()
+        except UndescribableError as error:
+            logger.warning(
+                f'These features are not shared with other runs, since what they are '
+                f'made from cannot be described: {error}.'
+            )
+            description |= unshared(str(error))
+        images, _ = stack_views([ViewDataset(dataset, seed)[0]])
+        with full_float32():
+            # Stages that are not read are of no size.
+            shapes = [tuple(feat.shape[1:]) for feat in extractor(images)]
+        shapes = tuple(None if shape == (0,) else shape for shape in shapes)
+        layout = Layout.plan(len(dataset), views, shapes, options.storage)
+        description['positions'] = list(layout.positions)
+        plan = cls(make_key(description), description, layout, seed)
+        return plan.over_stored_maps(store)
+
+    def over_stored_maps(self, store: FeatureStore) -> 'FeaturePlan':
+        """The same plan, from stored maps where there are any to pool."""
+        if not self.description.get('pool') or store.entry(self.key).is_complete():
+            return self
+        for entry in store.entries():
+            if self._can_pool(entry):
+                description = {**self.description, 'pooled_from': entry.key}
+                return replace(
+                    self, key=make_key(description), description=description, maps_key=entry.key
+                )
+        return self
+
+    def _can_pool(self, entry: Entry) -> bool:
+        manifest = entry.read_manifest()
+        stored, wanted = dict(manifest['description']), dict(self.description)
+        positions = stored.pop('positions', ()), wanted.pop('positions')
+        pools = stored.pop('pool', ''), wanted.pop('pool')
+        return (
+            manifest['complete']
+            and stored == wanted
+            and pools[0] is None
+            and set(positions[1]) <= set(positions[0])
+        )
 
 
-class ChunkBatches:
+def fill(
+    entry: Entry,
+    plan: FeaturePlan,
+    layout: Layout,
+    chunks: Sequence[int],
+    extractor: FeatureExtractor,
+    loader: DataLoader,
+    options: CacheOptions,
+    progress: 'Progress',
+) -> None:
+    """Compute chunks and write them: from images, or from stored maps.
+
+    Args:
+        entry (Entry): The entry.
+        plan (FeaturePlan): How to fill it.
+        layout (Layout): Its layout, which may be older than the plan's.
+        chunks (Sequence[int]): The chunks to compute in this process.
+        extractor (FeatureExtractor): What gives the features.
+        loader (DataLoader): The loader of images that the features take the place of; they are
+            decoded by as many workers as it has, in step with the backbone.
+        options (CacheOptions): Precision, and the folder of the maps.
+        progress (Progress): Told what is done.
+    """
+    device = extractor.device.type
+    rows = ChunkRows(layout, chunks, BATCH_SIZES.get(device, 32))
+    if plan.maps_key is None:
+        batches = _from_images(extractor, plan.seed, rows, loader)
+    else:
+        maps = EntryReader(FeatureStore(options.cache_dir).entry(plan.maps_key))
+        batches = _from_maps(extractor, maps, rows)
+    with full_float32(), torch.autocast(device, torch.bfloat16, options.precision == 'bf16'):
+        for number in chunks:
+            chunk = ChunkBuffer(layout, number)
+            while not chunk.is_full:
+                features, samples = next(batches)
+                chunk.append(features, samples)
+                progress.advance(len(samples))
+            write_chunk(entry, chunk)
+    progress.finish()
+
+
+class ChunkRows:
     """Batch sampler over the rows of some chunks, in their order.
 
     Args:
@@ -47,102 +205,63 @@ class ChunkBatches:
         return sum(-(-len(self.layout.rows_of(c)) // self.batch_size) for c in self.chunks)
 
 
-def build_from_images(
-    entry: Entry,
-    layout: Layout,
-    chunks: Sequence[int],
-    model: FrozenBackboneClassifier,
-    spec: FeatureSpec,
-    loader: DataLoader,
-    seed: int,
-    options: CacheOptions,
-    progress: Progress,
-) -> None:
-    """Run the backbone and store what it gives.
+Batches = Iterator[tuple[tuple[Tensor, ...], list[dict]]]
 
-    Images are decoded by as many workers as the loader has, in step with the backbone.
 
-    Args:
-        entry (Entry): The entry.
-        layout (Layout): Its layout.
-        chunks (Sequence[int]): The chunks to compute in this process.
-        model (FrozenBackboneClassifier): The model.
-        spec (FeatureSpec): What to store.
-        loader (DataLoader): The loader of images that the features take the place of.
-        seed (int): Seed of the views.
-        options (CacheOptions): Precision and whether to compile.
-        progress (Progress): Told what is done.
-    """
-    device = next(model.backbone.parameters()).device
+def _from_images(
+    extractor: FeatureExtractor, seed: int, rows: ChunkRows, loader: DataLoader
+) -> Batches:
     images = DataLoader(
         ViewDataset(loader.dataset, seed),
-        batch_sampler=ChunkBatches(layout, chunks, BATCH_SIZES.get(device.type, 32)),
+        batch_sampler=rows,
         num_workers=loader.num_workers,
         collate_fn=stack_views,
-        pin_memory=loader.pin_memory and device.type == 'cuda',
+        pin_memory=loader.pin_memory and extractor.device.type == 'cuda',
         multiprocessing_context=loader.multiprocessing_context,
     )
-
-    def batches() -> Iterator[Batch]:
-        for inputs, samples in images:
-            yield spec.select(backbone_features(model, inputs, spec.stage)), samples
-
-    with fast_backbone(model, options):
-        _write_chunks(entry, layout, chunks, batches(), progress)
+    for inputs, samples in images:
+        yield extractor(inputs), samples
 
 
-def build_from_maps(
-    entry: Entry,
-    layout: Layout,
-    chunks: Sequence[int],
-    maps: EntryReader,
-    spec: FeatureSpec,
-    progress: Progress,
-) -> None:
-    """Pool stored maps and store what that gives.
+def _from_maps(extractor: FeatureExtractor, maps: EntryReader, rows: ChunkRows) -> Batches:
+    for batch in rows:
+        yield extractor.reduce(maps.gather(np.array(batch))), [maps.sample(row) for row in batch]
+
+
+class Progress:
+    """Counts images, and logs the count, the rate and the remaining time now and then.
 
     Args:
-        entry (Entry): The entry.
-        layout (Layout): Its layout.
-        chunks (Sequence[int]): The chunks to compute in this process.
-        maps (EntryReader): The maps.
-        spec (FeatureSpec): What to store.
-        progress (Progress): Told what is done.
+        logger (Logger): The logger.
+        name (str): What is computed.
+        total (int): Number of images, views counted each.
     """
 
-    def batches() -> Iterator[Batch]:
-        for rows in ChunkBatches(layout, chunks, BATCH_SIZES['cpu']):
-            yield spec.select(maps.gather(np.array(rows))), [maps.sample(row) for row in rows]
+    def __init__(self, logger: Logger, name: str, total: int) -> None:
+        self.logger = logger
+        self.name = name
+        self.total = total
+        self.done = 0
+        self._start = self._last = time.monotonic()
 
-    _write_chunks(entry, layout, chunks, batches(), progress)
+    def advance(self, count: int) -> None:
+        """Count images that are done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._last >= LOG_INTERVAL:
+            self._last = now
+            left = timedelta(seconds=round((self.total - self.done) / self.rate))
+            self.logger.info(
+                f'{self.name}: {self.done}/{self.total} images, '
+                f'{self.rate:.1f} images/s, {left} left'
+            )
 
+    def finish(self) -> None:
+        """Log the time it took."""
+        took = timedelta(seconds=round(time.monotonic() - self._start))
+        self.logger.info(f'{self.name}: {self.done} images in {took}, {self.rate:.1f} images/s')
 
-def _write_chunks(
-    entry: Entry,
-    layout: Layout,
-    chunks: Sequence[int],
-    batches: Iterator[Batch],
-    progress: Progress,
-) -> None:
-    for number in chunks:
-        chunk = ChunkBuffer(layout, number)
-        while not chunk.is_full:
-            features, samples = next(batches)
-            chunk.append(features, samples)
-            progress.advance(len(samples))
-        write_chunk(entry, chunk)
-
-
-@contextmanager
-def fast_backbone(model: FrozenBackboneClassifier, options: CacheOptions) -> Iterator[None]:
-    """Let the backbone run as fast as it can in the chosen precision; undone on exit."""
-    backbone, device = model.backbone, next(model.backbone.parameters()).device
-    backbone.to(memory_format=torch.channels_last)
-    if options.compile:
-        model.backbone = torch.compile(backbone)
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == 'bf16'):
-            yield
-    finally:
-        model.backbone = backbone
-        backbone.to(memory_format=torch.contiguous_format)
+    @property
+    def rate(self) -> float:
+        """Images per second so far."""
+        return self.done / max(time.monotonic() - self._start, 1e-9)

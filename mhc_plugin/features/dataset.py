@@ -1,6 +1,9 @@
 """Stored features in the place of a dataset of images."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,12 +11,17 @@ import torch
 from mmpretrain.structures import DataSample
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from mhc_plugin.utils.batch import Features
+
 from .sample_codec import decode_sample
 from .store import EntryReader
 from .views import draw_views
 
 # Data samples are made once and kept, which takes about 3 kB each; more are made again and again.
 MAX_KEPT_SAMPLES = 200_000
+
+
+NUM_AHEAD = 2
 
 
 class FeatureDataset(Dataset):
@@ -73,16 +81,17 @@ class FeatureDataset(Dataset):
             indices (Sequence[int]): Indices of images.
 
         Returns:
-            dict: ``inputs``, a tuple of float32 features ``(N, ...)``, and ``data_samples``.
+            dict: ``inputs``, float32 :class:`Features` ``(N, ...)``, and ``data_samples``.
         """
         indices = np.asarray(indices, dtype=np.int64)
         rows = self._views[indices] * self.reader.layout.num_samples + indices
-        samples = [self._sample(row) for row in rows.tolist()]
+        samples = [self.sample(row) for row in rows.tolist()]
         if self.fresh_samples:
             samples = [sample.new() for sample in samples]
-        return dict(inputs=self.reader.gather(rows), data_samples=samples)
+        return dict(inputs=Features(self.reader.gather(rows)), data_samples=samples)
 
-    def _sample(self, row: int) -> DataSample:
+    def sample(self, row: int) -> DataSample:
+        """The data sample of a stored row, to be read only."""
         sample = self._samples.get(row)
         if sample is None:
             info = self.dataset.get_data_info(row % self.reader.layout.num_samples)
@@ -97,17 +106,38 @@ def hand_on(batch: dict) -> dict:
     return batch
 
 
-def replace_dataset(loader: DataLoader, dataset: FeatureDataset, pin_memory: bool) -> DataLoader:
+def replace_dataset(loader: DataLoader, dataset: FeatureDataset, is_far: bool) -> DataLoader:
     """A loader with the same sampler, batches and order, and another dataset.
 
     Args:
         loader (DataLoader): The loader of images.
         dataset (FeatureDataset): The dataset of features.
-        pin_memory (bool): Whether to pin the batches' memory.
+        is_far (bool): Whether features have to be copied to a GPU. If so, they are read while it
+            works on the batches before, and pinned where the loader of images pins.
     """
     settings: dict[str, Any] = dict(
         batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last
     )
     if type(loader.batch_sampler) is not BatchSampler:
         settings = dict(batch_sampler=loader.batch_sampler)
-    return DataLoader(dataset, collate_fn=hand_on, pin_memory=pin_memory, **settings)
+    kind = PrefetchingLoader if is_far else DataLoader
+    return kind(dataset, collate_fn=hand_on, pin_memory=is_far and loader.pin_memory, **settings)
+
+
+class PrefetchingLoader(DataLoader):
+    """Fetches batches of features ahead, in a thread of this process."""
+
+    def __iter__(self) -> Iterator[dict]:
+        # Samplers may draw from the generators of this thread.
+        order = list(self.batch_sampler)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = deque()
+            for indices in chain(order, [None] * NUM_AHEAD):
+                if indices is not None:
+                    ahead.append(pool.submit(self._fetch, indices))
+                if ahead and (indices is None or len(ahead) > NUM_AHEAD):
+                    yield ahead.popleft().result()
+
+    def _fetch(self, indices: list[int]) -> dict:
+        batch = self.dataset.__getitems__(indices)
+        return dict(batch, inputs=batch['inputs'].pin_memory()) if self.pin_memory else batch

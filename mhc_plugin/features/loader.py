@@ -3,22 +3,20 @@
 import atexit
 import shutil
 from contextlib import ExitStack
+from logging import Logger
 
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.engine.hooks import VisualizationHook
-from torch import nn
 from torch.utils.data import DataLoader
 
-from .build import build_from_images, build_from_maps
+from .build import FeaturePlan, Progress, fill
 from .dataset import FeatureDataset, replace_dataset
+from .extractor import FeatureExtractor
 from .options import CacheOptions
-from .plan import FeaturePlan
 from .processes import Processes
-from .progress import Progress
-from .spec import check_model
 from .store import (
     Entry,
     EntryReader,
@@ -58,99 +56,83 @@ def cached_loader(
         OSError: If the disk has no room.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    check_model(model, training)
+    extractor = FeatureExtractor.of(model, options.store, training)
     _check_loader(loader)
     _switch_off_drawing(runner)
-    processes = Processes()
+    processes, logger, name = Processes(), runner.logger, f'Features ({name})'
     # Samplers and transforms of all processes follow the first one's seed.
     seed = processes.from_main(lambda: runner.seed)
-    reader = _stored_features(runner, model, loader, options, f'Features ({name})', seed, processes)
-    device = next(model.backbone.parameters()).device
-    on_device = _fits(reader.layout, device)
-    if on_device:
-        reader.move_to(device)
-        runner.logger.info(f'Features ({name}): kept in the memory of {device}')
-    dataset = FeatureDataset(loader.dataset, reader, seed, device, fresh_samples=not training)
-    return replace_dataset(loader, dataset, pin_memory=loader.pin_memory and not on_device)
-
-
-def _stored_features(
-    runner: Runner,
-    model: nn.Module,
-    loader: DataLoader,
-    options: CacheOptions,
-    name: str,
-    seed: int,
-    processes: Processes,
-) -> EntryReader:
-    store, logger = FeatureStore(options.cache_dir), runner.logger
+    store = FeatureStore(options.cache_dir)
     plan = processes.from_main(
-        lambda: FeaturePlan.make(model, loader.dataset, seed, options, logger).over_stored_maps(
-            store
-        )
+        lambda: FeaturePlan.make(extractor, loader.dataset, seed, options, logger)
     )
     entry = store.entry(plan.key)
 
+    # Who finds the entry complete reads it without the lock, which others may hold, and for which
+    # a folder that may only be read has no room.
+    try:
+        reader = processes.each(lambda: EntryReader(entry))
+        _log_found(logger, name, entry, reader.layout)
+    except FileNotFoundError:
+        reader = _stored(entry, plan, store, extractor, loader, options, name, processes, logger)
+    if processes.is_main and not is_shared(plan.description):
+        # No other run will ever look for it.
+        atexit.register(shutil.rmtree, entry.path, ignore_errors=True)
+
+    device, is_far = extractor.device, extractor.device.type == 'cuda'
+    if is_far and _fits(reader.layout, device):
+        reader.move_to(device)
+        is_far = False
+        logger.info(f'{name}: kept in the memory of {device}')
+    dataset = FeatureDataset(loader.dataset, reader, seed, device, fresh_samples=not training)
+    return replace_dataset(loader, dataset, is_far)
+
+
+def _stored(
+    entry: Entry,
+    plan: FeaturePlan,
+    store: FeatureStore,
+    extractor: FeatureExtractor,
+    loader: DataLoader,
+    options: CacheOptions,
+    name: str,
+    processes: Processes,
+    logger: Logger,
+) -> EntryReader:
+    """Store what is missing of an entry, and open it."""
+
     def begin() -> tuple[Layout, list[int]]:
-        lock.enter_context(
-            store.lock(
-                entry,
-                lambda owner: logger.info(
-                    f'{name}: {owner} is storing the same features; waiting for it'
-                ),
-            )
-        )
+        waits = f'{name}: %s is storing the same features; waiting for it'
+        lock.enter_context(store.lock(entry, lambda owner: logger.info(waits, owner)))
         return begin_entry(entry, plan.description, plan.layout)
 
     with ExitStack() as lock:
         layout, missing = processes.from_main(begin)
-        if missing:
-            _log_start(runner, name, entry, layout, missing)
+        if not missing:
+            _log_found(logger, name, entry, layout)
+        else:
+            _log_start(logger, name, entry, layout, missing)
             share = missing[processes.rank :: processes.number]
+            rows = sum(len(layout.rows_of(chunk)) for chunk in share)
+            progress = Progress(logger, name, rows)
             processes.each(
-                lambda: _store_share(runner, model, loader, options, name, plan, layout, share)
+                lambda: fill(entry, plan, layout, share, extractor, loader, options, progress)
             )
         processes.from_main(lambda: finish_entry(entry, plan.description, layout))
-    if not missing:
-        logger.info(f'{name}: found in {entry.path}, {format_bytes(layout.num_bytes)}')
-    if processes.is_main and not is_shared(plan.description):
-        # No other run will ever look for it.
-        atexit.register(shutil.rmtree, entry.path, ignore_errors=True)
-    return EntryReader(entry)
+        # Under the lock: nobody removes what is not open yet.
+        return processes.each(lambda: EntryReader(entry))
 
 
-def _store_share(
-    runner: Runner,
-    model: nn.Module,
-    loader: DataLoader,
-    options: CacheOptions,
-    name: str,
-    plan: FeaturePlan,
-    layout: Layout,
-    chunks: list[int],
-) -> None:
-    store = FeatureStore(options.cache_dir)
-    entry = store.entry(plan.key)
-    progress = Progress(runner.logger, name, sum(len(layout.rows_of(chunk)) for chunk in chunks))
-    if plan.maps_key is not None:
-        maps = EntryReader(store.entry(plan.maps_key))
-        build_from_maps(entry, layout, chunks, maps, plan.spec, progress)
-    else:
-        build_from_images(
-            entry, layout, chunks, model, plan.spec, loader, plan.seed, options, progress
-        )
-    progress.finish()
+def _log_found(logger: Logger, name: str, entry: Entry, layout: Layout) -> None:
+    logger.info(f'{name}: found in {entry.path}, {format_bytes(layout.num_bytes)}')
 
 
-def _log_start(runner: Runner, name: str, entry: Entry, layout: Layout, missing: list[int]) -> None:
+def _log_start(logger: Logger, name: str, entry: Entry, layout: Layout, missing: list[int]) -> None:
     shapes = ' and '.join('x'.join(map(str, layout.shapes[i])) for i in layout.positions)
     views = f' x {layout.views} views' if layout.views > 1 else ''
-    begun = (
-        ''
-        if len(missing) == layout.num_chunks
-        else (f'; {layout.num_chunks - len(missing)} of {layout.num_chunks} chunks are there')
-    )
-    runner.logger.info(
+    there = layout.num_chunks - len(missing)
+    begun = f'; {there} of {layout.num_chunks} chunks are there' if there else ''
+    logger.info(
         f'{name}: storing {layout.num_samples} images{views}, {shapes} in {layout.storage}, '
         f'{format_bytes(layout.num_bytes)}, in {entry.path}{begun}'
     )
@@ -182,7 +164,7 @@ def _switch_off_drawing(runner: Runner) -> None:
 
 def _fits(layout: Layout, device: torch.device) -> bool:
     """Whether a GPU has room for all features."""
-    if device.type != 'cuda':
-        return False
     free, _ = torch.cuda.mem_get_info(device)
-    return layout.num_bytes < GPU_SHARE * free
+    # What torch has taken and does not use is free to torch.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return layout.num_bytes < GPU_SHARE * (free + cached)

@@ -32,11 +32,12 @@ class Processes:
         broadcast_object_list(outcome, group=self._group)
         return _result(outcome)
 
-    def each(self, work: Callable[[], None]) -> None:
+    def each(self, work: Callable[[], T]) -> T:
         """Let every process do its work, and wait for all; an error of one is raised in all."""
-        own = _outcome(work)
-        for outcome in [own, *all_gather_object(own, self._group)]:
+        result, error = _outcome(work)
+        for outcome in [[None, error], *all_gather_object([None, error], self._group)]:
             _result(outcome)
+        return result
 
 
 def _outcome(compute: Callable[[], T]) -> list:

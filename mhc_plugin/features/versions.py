@@ -78,6 +78,11 @@ def is_library(module: ModuleType) -> bool:
     return bool(INSTALLED & set(path.parts)) or STANDARD_LIBRARY in path.parents
 
 
+def is_known_code(module: ModuleType) -> bool:
+    """Whether a module is this package's, or a library's."""
+    return module.__name__.partition('.')[0] == OWN_PACKAGE or is_library(module)
+
+
 @cache
 def _hash_sources(module: str) -> str:
     digest = hashlib.sha256()

@@ -54,26 +54,31 @@ def test_loops_are_exchanged_and_keep_their_settings():
         type='mmpretrain.FeatureCacheTrainLoop',
         max_epochs=9,
         val_interval=3,
-        views=4,
-        storage='fp32',
+        cache=dict(views=4, storage='fp32'),
     )
-    assert cfg.val_cfg == dict(type='mmpretrain.FeatureCacheValLoop', fp16=True, storage='fp32')
+    assert cfg.val_cfg == dict(
+        type='mmpretrain.FeatureCacheValLoop', fp16=True, cache=dict(views=4, storage='fp32')
+    )
 
 
 @pytest.mark.parametrize(
     'loop', ['EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop', 'FeatureCacheTrainLoop']
 )
 def test_named_loops_of_the_same_kind_are_exchanged(loop):
-    cfg = make_config(dict(type=loop, max_epochs=9, views=2))
+    cfg = make_config(dict(type=loop, max_epochs=9, cache=dict(views=2, storage='fp32')))
     set_feature_cache(cfg, dict(views=4))
-    assert cfg.train_cfg == dict(type='mmpretrain.FeatureCacheTrainLoop', max_epochs=9, views=4)
+    assert cfg.train_cfg == dict(
+        type='mmpretrain.FeatureCacheTrainLoop', max_epochs=9, cache=dict(views=4, storage='fp32')
+    )
     assert cfg.val_cfg is None
 
 
 def test_validation_with_class_maps_stores_maps():
     cfg = make_config(dict(by_epoch=True, max_epochs=1), dict(type='ClassMapValLoop'))
     set_feature_cache(cfg, dict(store='auto'))
-    assert cfg.val_cfg == dict(type='mmpretrain.FeatureCacheClassMapValLoop', store='maps')
+    assert cfg.val_cfg == dict(
+        type='mmpretrain.FeatureCacheClassMapValLoop', cache=dict(store='maps')
+    )
 
 
 def test_validation_loop_of_another_kind_keeps_its_images():

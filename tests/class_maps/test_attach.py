@@ -4,6 +4,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mhc_plugin.class_maps import class_maps_of, inherent_maps, predictions_with_maps
+from mhc_plugin.utils.batch import Features
 
 
 def batch_of(images):
@@ -85,10 +86,11 @@ def test_unknown_method_is_refused_at_the_door(build):
             pass
 
 
-def test_tuple_of_features_gives_inherent_maps_only(build, images):
+def test_features_give_inherent_maps_only(build, images):
     model = build()
     with torch.no_grad():
         feats = model.extract_feat(images, stage='backbone')
+    feats = Features(feats)
     assert torch.equal(class_maps_of(model, feats), class_maps_of(model, images))
     with pytest.raises(ValueError, match="Expected images for class maps by 'GradCAM', but got"):
         class_maps_of(model, feats, 'GradCAM')

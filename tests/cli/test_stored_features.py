@@ -73,9 +73,8 @@ def test_info(store, tool):
     assert facts['state'] == 'complete'
     assert facts['features'] == '12'
     assert facts['made_from']['storage'] == 'fp16'
-    assert facts['made_from']['features'] | dict(pool=None) == dict(
-        stage='backbone', positions=[0], pool=None
-    )
+    assert facts['made_from']['positions'] == [0]
+    assert facts['made_from']['device'] == 'cpu'
     assert facts['made_from']['backbone']['code'] == 'tiny_cache_run.TinyBackbone'
     assert str(store.root.parent / 'images') not in text
 

@@ -5,7 +5,7 @@ import torch
 from mmpretrain.registry import DATASETS, MODELS
 
 from mhc_plugin.apis import load_config
-from mhc_plugin.features.describe import describe_dataset, describe_module
+from mhc_plugin.features.description import describe, describe_dataset
 from mhc_plugin.features.store import FileHashes
 
 BACKBONES = {
@@ -26,11 +26,11 @@ BACKBONES = {
 def test_backbones_of_the_configs_are_described_and_a_forward_pass_changes_nothing(name):
     backbone = MODELS.build(BACKBONES[name])
     backbone.eval()
-    before = describe_module(backbone, FileHashes())
+    before = describe(backbone, FileHashes())
     with torch.no_grad():
         backbone(torch.rand(1, 3, 64, 64))
     backbone.is_init = True
-    assert describe_module(backbone, FileHashes()) == before
+    assert describe(backbone, FileHashes()) == before
 
 
 @pytest.mark.real_data

@@ -3,9 +3,9 @@
 import os
 import signal
 
-from mhc_plugin.features.store import files, layout, writer
+from mhc_plugin.features.store import files, manifest
 
-layout.MIN_CHUNK_ROWS = 16
+manifest.MIN_CHUNK_ROWS = 16
 
 original = files.write_file
 left = int(os.environ.get('KILL_AT_WRITE', 0))
@@ -21,4 +21,4 @@ def write_file(path, write):
     original(path, write)
 
 
-files.write_file = writer.write_file = write_file
+files.write_file = write_file

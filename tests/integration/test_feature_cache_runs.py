@@ -121,7 +121,7 @@ def test_checkpoint_of_the_cache_tests_on_images(train, config_file, run, tmp_pa
     cfg = apis.load_config(config_file, dict(experiment_name='test'))
     on_images = apis.test(cfg, work_dir / 'epoch_3.pth', work_dir=tmp_path / 'test')
     cfg.test_cfg = dict(
-        type='FeatureCacheTestLoop', cache_dir=str(tmp_path / 'cache'), storage='fp32'
+        type='FeatureCacheTestLoop', cache=dict(cache_dir=str(tmp_path / 'cache'), storage='fp32')
     )
     cfg.experiment_name = 'test again'
     cached = apis.test(cfg, work_dir / 'epoch_3.pth', work_dir=tmp_path / 'again')

@@ -18,16 +18,16 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from mhc_plugin.apis import TrainResult, load_config, test, train
-from mhc_plugin.features.build import fast_backbone
-from mhc_plugin.features.spec import backbone_features
+from mhc_plugin.features.extractor import FeatureExtractor
 from mhc_plugin.features.views import ViewDataset, stack_views
+from mhc_plugin.utils.precision import full_float32
 
 from .made_features import made_config
+from .timing import print_table
 
 PARTS = ('equal', 'epoch', 'build', 'precision', 'schedule', 'views')
 METRICS = dict(precision='multi-label/precision_top4_micro', mAP='multi-label/mAP')
@@ -77,7 +77,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify='right' if i else 'left')
     for row in rows:
         table.add_row(*row)
-    Console(width=110).print(table)
+    print_table(table)
 
 
 def scores_of(metrics: dict[str, float]) -> str:
@@ -194,9 +194,9 @@ def epoch_times(
 def print_profile(profiler: cProfile.Profile) -> None:
     """Share of an epoch that each part takes."""
     parts = {
-        'features from the store': ('reader.py', 'gather'),
-        'data samples': ('feature_dataset.py', '_sample'),
-        'the rest of the batch': ('feature_dataset.py', '__getitems__'),
+        'features from the store': ('chunks.py', 'gather'),
+        'data samples': ('dataset.py', '_sample'),
+        'the rest of the batch': ('dataset.py', '__getitems__'),
         'head and loss, forward': ('image.py', 'loss'),
         'backward': ('optimizer_wrapper.py', 'backward'),
         'optimizer': ('optimizer_wrapper.py', 'step'),
@@ -271,23 +271,22 @@ def build_rates(precision: str, length: int, folder: Path) -> tuple[float, float
     cfg.train_cfg = dict(
         type='FeatureCacheTrainLoop',
         max_epochs=1,
-        precision=precision,
-        cache_dir=str(folder / 'cache'),
+        cache=dict(precision=precision, cache_dir=str(folder / 'cache')),
     )
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
     loop = runner.build_train_loop(runner._train_loop)
     dataset = ViewDataset(loop.dataloader.dataset, 0)
     images, _ = stack_views([dataset[i] for i in range(64)])
+    extractor = FeatureExtractor.of(runner.model)
 
     def forward() -> None:
-        backbone_features(runner.model, images, 'backbone')
+        with full_float32(), torch.autocast('cpu', torch.bfloat16, precision == 'bf16'):
+            extractor(images)
 
-    with fast_backbone(runner.model, loop.cache_options):
-        before = [timed(forward) for _ in range(6)][1:]
+    before = [timed(forward) for _ in range(6)][1:]
     seconds = timed(lambda: loop.use_features('train'))
-    with fast_backbone(runner.model, loop.cache_options):
-        after = [timed(forward) for _ in range(5)]
+    after = [timed(forward) for _ in range(5)]
     return len(images) / statistics.median(before + after), length / seconds
 
 

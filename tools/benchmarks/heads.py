@@ -5,14 +5,13 @@ from collections.abc import Callable
 
 import torch
 from mmpretrain.registry import MODELS
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mhc_plugin  # noqa: F401
 
-from .timing import medians
+from .timing import medians, print_table
 
 CHANNELS, SIZE = 1280, 7
 
@@ -116,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.heads:
         for num_classes in args.classes:
             table.add_row(*row(name, num_classes, args, device))
-    Console(width=150).print(table)
+    print_table(table)
 
 
 def row(name: str, num_classes: int, args: argparse.Namespace, device: torch.device) -> list[str]:

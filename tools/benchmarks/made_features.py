@@ -75,7 +75,9 @@ def made_config(
     cfg.train_dataloader.merge(
         dict(dataset=dict(_delete_=True, **dataset), num_workers=0, persistent_workers=False)
     )
-    cfg.train_cfg = dict(type='FeatureCacheTrainLoop', max_epochs=epochs, cache_dir=cache_dir)
+    cfg.train_cfg = dict(
+        type='FeatureCacheTrainLoop', max_epochs=epochs, cache=dict(cache_dir=cache_dir)
+    )
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.work_dir = work_dir

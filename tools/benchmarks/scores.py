@@ -9,10 +9,11 @@ import time
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
-from rich.console import Console
 from rich.table import Table
 
 from mhc_plugin.apis import load_config, train
+
+from .timing import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,9 @@ def prepare(config: str, args: argparse.Namespace) -> Config:
         type='FeatureCacheTrainLoop',
         max_epochs=args.epochs,
         val_interval=args.epochs,
-        views=args.views,
-        cache_dir=args.cache_dir,
+        cache=dict(views=args.views, cache_dir=args.cache_dir),
     )
-    cfg.val_cfg = dict(type='FeatureCacheValLoop', cache_dir=args.cache_dir)
+    cfg.val_cfg = dict(type='FeatureCacheValLoop', cache=dict(cache_dir=args.cache_dir))
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=args.epochs)
     cfg.default_hooks.logger.interval = 1000
     return cfg
@@ -75,4 +75,4 @@ def main(args: argparse.Namespace) -> None:
         table.add_column(column, justify='left' if column == 'config' else 'right')
     for config, cells in rows.items():
         table.add_row(config, *cells)
-    Console(width=160).print(table)
+    print_table(table)

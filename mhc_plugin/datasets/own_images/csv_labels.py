@@ -14,8 +14,9 @@ from mmpretrain.registry import DATASETS
 
 from mhc_plugin.datasets.annotation_files import AnnotationError, check_path, read_text
 from mhc_plugin.datasets.class_lists import near_names, read_class_list, shown
-from mhc_plugin.datasets.image_folder import find_listed_images
+from mhc_plugin.datasets.image_files import find_listed_images
 from mhc_plugin.datasets.targets import MultiLabelTargets
+from mhc_plugin.functional.checks import check_argument
 
 _SEPARATORS = (',', ';', '\t')
 # How the column of files is called by others; a bare "id" where there is no better.
@@ -75,8 +76,7 @@ class CSVMultiLabelDataset(MultiLabelTargets, BaseDataset):
         missing_images: str = 'skip',
         **kwargs,
     ) -> None:
-        if not label_separator:
-            raise ValueError("Expected argument `label_separator` to be a text, but got ''.")
+        check_argument(bool(label_separator), 'label_separator', 'to be a text', "''")
         self.label_separator = label_separator
         self.missing_images = missing_images
         super().__init__(ann_file=ann_file, classes=classes, **kwargs)
@@ -175,17 +175,20 @@ class _ListReader:
     """Labels as lists of names."""
 
     def __init__(self, table: _Table, classes: Sequence[str] | None, label_separator: str) -> None:
-        if classes is None:
-            raise ValueError(
-                f"Expected argument `classes` to name the classes of '{table.path}', whose column "
-                '`labels` does not say in which order they are, but got none.'
-            )
+        check_argument(
+            classes is not None,
+            'classes',
+            f"to name the classes of '{table.path}', whose column `labels` does not say in which "
+            'order they are',
+            'none',
+        )
         for name in classes:
-            if label_separator in name:
-                raise ValueError(
-                    f'Expected argument `label_separator` to be in no name of `classes`, but '
-                    f'{label_separator!r} is in {name!r}; set another.'
-                )
+            check_argument(
+                label_separator not in name,
+                'label_separator',
+                'to be in no name of `classes`',
+                f'{label_separator!r}, which is in {name!r}',
+            )
         self.classes = tuple(classes)
         self.file_place = table.file_place(set(classes))
         if self.file_place is None:

@@ -1,7 +1,4 @@
-"""Loops over stored features."""
-
-from mhc_plugin.features.dataset import FeatureDataset
-from mhc_plugin.features.options import DEFAULT_CACHE_DIR, CacheOptions
+"""MMEngine's loops over stored features, and with class maps."""
 
 from .class_map_loops import (
     ClassMapTestLoop,
@@ -9,23 +6,16 @@ from .class_map_loops import (
     FeatureCacheClassMapTestLoop,
     FeatureCacheClassMapValLoop,
 )
-from .feature_cache_loops import (
-    FeatureCacheMixin,
-    FeatureCacheTestLoop,
-    FeatureCacheTrainLoop,
-    FeatureCacheValLoop,
-)
+from .feature_cache_loops import FeatureCacheTestLoop, FeatureCacheTrainLoop, FeatureCacheValLoop
+from .optimum_loop import OptimumTrainLoop
 
 __all__ = [
-    'DEFAULT_CACHE_DIR',
-    'CacheOptions',
     'ClassMapTestLoop',
     'ClassMapValLoop',
     'FeatureCacheClassMapTestLoop',
     'FeatureCacheClassMapValLoop',
-    'FeatureCacheMixin',
     'FeatureCacheTestLoop',
     'FeatureCacheTrainLoop',
     'FeatureCacheValLoop',
-    'FeatureDataset',
+    'OptimumTrainLoop',
 ]

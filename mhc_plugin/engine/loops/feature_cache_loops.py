@@ -1,27 +1,30 @@
 """MMEngine's loops over stored features of a frozen backbone."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
-from mmengine.runner.base_loop import BaseLoop
+from mmengine.evaluator import Evaluator
+from mmengine.runner import EpochBasedTrainLoop, Runner, TestLoop, ValLoop
 from mmpretrain.registry import LOOPS
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mhc_plugin.features.dataset import FeatureDataset
 from mhc_plugin.features.loader import cached_loader
-from mhc_plugin.features.options import DEFAULT_CACHE_DIR, CacheOptions
+from mhc_plugin.features.options import CacheOptions
 
 
 class FeatureCacheMixin:
     """What the loops of the feature cache share: an exchange of their data loader.
 
-    It comes before a loop of MMEngine among the base classes. Options are those of
-    :class:`CacheOptions`.
+    It comes before a loop of MMEngine among the base classes.
     """
 
-    cache_options: CacheOptions
+    runner: Runner
+    dataloader: DataLoader
+    cache: CacheOptions
 
-    def use_features(self: BaseLoop, name: str, training: bool = False) -> None:
+    def use_features(self, name: str, training: bool = False) -> None:
         """Put stored features in the place of images, computing those that are missing.
 
         Does nothing the second time. Call it once the model has its weights, in all processes.
@@ -32,7 +35,7 @@ class FeatureCacheMixin:
         """
         if not isinstance(self.dataloader.dataset, FeatureDataset):
             self.dataloader = cached_loader(
-                self.runner, self.dataloader, self.cache_options, name, training
+                self.runner, self.dataloader, self.cache, name, training
             )
 
 
@@ -44,7 +47,7 @@ class FeatureCacheTrainLoop(FeatureCacheMixin, EpochBasedTrainLoop):
     training augmentation, and what comes out is stored on disk. Then epochs run over stored
     features, in each of them one view per image, drawn from (seed, epoch). The data loader is all
     that is exchanged: sampler, batch size and order, hooks, schedules, validation and checkpoints
-    are those of ``EpochBasedTrainLoop``. ``data_batch['inputs']`` is a tuple of features.
+    are those of ``EpochBasedTrainLoop``. ``data_batch['inputs']`` is of the type ``Features``.
 
     Features are found again by content, so runs share them that differ in the head (as long as it
     reads the same), loss or schedule, and a changed image, weight or transform is computed anew.
@@ -53,19 +56,9 @@ class FeatureCacheTrainLoop(FeatureCacheMixin, EpochBasedTrainLoop):
         runner (Runner): The runner.
         dataloader (DataLoader | dict): Of images.
         max_epochs (int): Number of epochs.
-        cache_dir (str): Folder of the cache. Defaults to ``'work_dirs/feature_cache'``.
-        views (int): Draws of the augmentation per image; one is taken where it draws nothing.
-            Defaults to 1.
-        precision (str): What the backbone computes in, ``'fp32'`` or ``'bf16'``. bfloat16 is
-            several times faster on new processors and moves features by some percent. Defaults to
-            ``'fp32'``.
-        storage (str): ``'fp16'`` or ``'fp32'``. Defaults to ``'fp16'``.
-        store (str): ``'auto'`` stores pooled vectors where the head needs no more; ``'maps'``
-            always stores maps, from which later runs get vectors. Defaults to ``'auto'``.
-        trust_mtime (bool): Whether an image whose size, times and inode are as they were counts as
-            unchanged. Defaults to False, which reads every image's bytes when a run starts.
-        compile (bool): Whether to compile the backbone. Defaults to False.
-        **kwargs: See MMEngine's ``EpochBasedTrainLoop``.
+        val_begin, val_interval, dynamic_intervals: See MMEngine's ``EpochBasedTrainLoop``.
+        cache (dict, optional): Arguments of :class:`CacheOptions`. Defaults to None, which means
+            its defaults.
 
     Raises:
         ValueError: If an option is unknown; at :meth:`run` if the model is no
@@ -75,22 +68,16 @@ class FeatureCacheTrainLoop(FeatureCacheMixin, EpochBasedTrainLoop):
 
     def __init__(
         self,
-        runner: Any,
-        dataloader: Any,
+        runner: Runner,
+        dataloader: DataLoader | dict,
         max_epochs: int,
-        cache_dir: str = DEFAULT_CACHE_DIR,
-        views: int = 1,
-        precision: str = 'fp32',
-        storage: str = 'fp16',
-        store: str = 'auto',
-        trust_mtime: bool = False,
-        compile: bool = False,
-        **kwargs,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: Sequence[tuple[int, int]] | None = None,
+        cache: dict | None = None,
     ) -> None:
-        self.cache_options = CacheOptions(
-            cache_dir, views, precision, storage, store, trust_mtime, compile
-        )
-        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        self.cache = CacheOptions(**(cache or {}))
+        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
 
     def run(self) -> nn.Module:
         """Store the features that are missing, of validation too, and train."""
@@ -105,75 +92,54 @@ class FeatureCacheTrainLoop(FeatureCacheMixin, EpochBasedTrainLoop):
         super().run_epoch()
 
 
+class FeatureCacheEvalMixin(FeatureCacheMixin):
+    """What validation and test share.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): Of images.
+        evaluator (Evaluator | dict | list): Computes metrics.
+        fp16 (bool): See MMEngine's loop. Defaults to False.
+        cache (dict, optional): Arguments of :class:`CacheOptions`; there is one view, whatever
+            ``views`` says. Defaults to None, which means its defaults.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        cache: dict | None = None,
+    ) -> None:
+        self.cache = replace(CacheOptions(**(cache or {})), views=1)
+        super().__init__(runner, dataloader, evaluator, fp16)
+
+    def run(self) -> dict:
+        """Store the features that are missing, and validate or test."""
+        self.use_features(self.name)
+        return super().run()
+
+
 @LOOPS.register_module()
-class FeatureCacheValLoop(FeatureCacheMixin, ValLoop):
+class FeatureCacheValLoop(FeatureCacheEvalMixin, ValLoop):
     """Validate on stored features of a frozen backbone.
 
     Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): Of images.
-        evaluator (Evaluator | dict | list): Computes metrics.
-        cache_dir, precision, storage, store, trust_mtime, compile: See
-            :class:`FeatureCacheTrainLoop`.
-        **kwargs: See MMEngine's ``ValLoop``.
+        runner, dataloader, evaluator, fp16, cache: See :class:`FeatureCacheEvalMixin`.
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        cache_dir: str = DEFAULT_CACHE_DIR,
-        precision: str = 'fp32',
-        storage: str = 'fp16',
-        store: str = 'auto',
-        trust_mtime: bool = False,
-        compile: bool = False,
-        **kwargs,
-    ) -> None:
-        self.cache_options = CacheOptions(
-            cache_dir, 1, precision, storage, store, trust_mtime, compile
-        )
-        super().__init__(runner, dataloader, evaluator, **kwargs)
-
-    def run(self) -> dict:
-        """Store the features that are missing, and validate."""
-        self.use_features('val')
-        return super().run()
+    name = 'val'
 
 
 @LOOPS.register_module()
-class FeatureCacheTestLoop(FeatureCacheMixin, TestLoop):
+class FeatureCacheTestLoop(FeatureCacheEvalMixin, TestLoop):
     """Test on stored features of a frozen backbone.
 
     Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): Of images.
-        evaluator (Evaluator | dict | list): Computes metrics.
-        cache_dir, precision, storage, store, trust_mtime, compile: See
-            :class:`FeatureCacheTrainLoop`.
-        **kwargs: See MMEngine's ``TestLoop``.
+        runner, dataloader, evaluator, fp16, cache: See :class:`FeatureCacheEvalMixin`.
     """
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        cache_dir: str = DEFAULT_CACHE_DIR,
-        precision: str = 'fp32',
-        storage: str = 'fp16',
-        store: str = 'auto',
-        trust_mtime: bool = False,
-        compile: bool = False,
-        **kwargs,
-    ) -> None:
-        self.cache_options = CacheOptions(
-            cache_dir, 1, precision, storage, store, trust_mtime, compile
-        )
-        super().__init__(runner, dataloader, evaluator, **kwargs)
-
-    def run(self) -> dict:
-        """Store the features that are missing, and test."""
-        self.use_features('test')
-        return super().run()
+    name = 'test'

@@ -1,28 +1,7 @@
 """The feature cache on disk: keys, manifests, chunks and locks. Torch and files, no MMEngine."""
 
-from .entry import Entry
+from .chunks import ChunkBuffer, EntryReader, begin_entry, finish_entry, write_chunk
 from .files import format_bytes
-from .hashing import FileHashes
-from .key import is_shared, make_key, unshared
-from .layout import STORAGES, Layout
-from .reader import EntryReader
+from .hashing import FileHashes, hash_array
+from .manifest import STORAGES, Entry, Layout, is_shared, make_key, unshared
 from .store import EntryInUseError, FeatureStore
-from .writer import ChunkBuffer, begin_entry, finish_entry, write_chunk
-
-__all__ = [
-    'STORAGES',
-    'ChunkBuffer',
-    'Entry',
-    'EntryInUseError',
-    'EntryReader',
-    'FeatureStore',
-    'FileHashes',
-    'Layout',
-    'begin_entry',
-    'finish_entry',
-    'format_bytes',
-    'is_shared',
-    'make_key',
-    'unshared',
-    'write_chunk',
-]

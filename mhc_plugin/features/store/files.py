@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import torch
+
 TEMPORARY_SUFFIX = '.tmp'
 
 
@@ -91,3 +94,34 @@ def format_bytes(size: int) -> str:
         value /= 1024
         units.pop(0)
     return f'{value:.0f} {units[0]}' if units[0] == 'B' else f'{value:.1f} {units[0]}'
+
+
+def npy_header(path: Path) -> tuple[tuple[tuple[int, ...], np.dtype] | None, int]:
+    """Shape and dtype of a ``.npy`` file in C order, None if it is none, and where data begin."""
+    try:
+        with open(path, 'rb') as f:
+            version = np.lib.format.read_magic(f)
+            read = getattr(np.lib.format, f'read_array_header_{version[0]}_{version[1]}')
+            shape, is_fortran, dtype = read(f)
+            return (None if is_fortran else (shape, dtype)), f.tell()
+    except (ValueError, AttributeError):
+        return None, 0
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Map a ``.npy`` file into memory.
+
+    As ``np.load(path, mmap_mode='c')``, which keeps a file descriptor open for every file; the
+    files of a large entry are more than a process may hold open.
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        np.ndarray: The array; what is written to it stays in this process.
+    """
+    (shape, dtype), start = npy_header(path)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    return data[start:].numpy().view(dtype).reshape(shape)

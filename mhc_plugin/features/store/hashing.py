@@ -4,6 +4,10 @@ import hashlib
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,12 @@ BLOCK = 1 << 20
 # A file that was written this shortly before it was hashed may be written again within the same
 # tick of the clock, and look untouched.
 SETTLED_AFTER_NS = 2_000_000_000
+# Files that are being read, or were and are not noted yet.
+MAX_READING = 4096
+TABLE = (
+    'CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, '
+    'ctime_ns INTEGER, inode INTEGER, sha256 TEXT)'
+)
 
 
 def hash_file(path: str | os.PathLike) -> str:
@@ -31,35 +41,34 @@ def hash_array(array: np.ndarray) -> str:
     """
     if array.dtype.hasobject:
         raise TypeError(f'Expected an array of plain values, but got dtype {array.dtype}.')
-    digest = hashlib.sha256(f'{array.dtype.str}{array.shape}'.encode())
+    digest = hashlib.sha256(f'{array.dtype!r}{array.shape}'.encode())
     digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
 
 class FileHashes:
-    """Hashes of files, remembered in a side file.
+    """Hashes of files, read by several threads and remembered in a side file.
 
     In the default, safe mode every file is read once by each object of this class. With
     ``trust_mtime=True`` a file whose size, times of modification and change, and inode are those
     that were remembered is not read again; one that was changed with all of these kept, on a file
     system with coarse times for example, is then taken for the old one.
 
+    Hashes are kept in a temporary database, not in memory.
+
     Args:
         side_file (str | Path, optional): An SQLite database; made where it does not exist, made
             anew where it is damaged. None remembers nothing.
         trust_mtime (bool): Whether to believe the side file. Defaults to False.
-
-    Attributes:
-        num_read (int): How many files were read.
     """
 
     def __init__(self, side_file: str | Path | None = None, trust_mtime: bool = False) -> None:
         self.side_file = side_file
-        self.trust_mtime = trust_mtime
-        self.num_read = 0
-        self._known: dict[str, str] = {}
-        self._new: list[tuple] = []
-        self._connection = _open(side_file) if side_file and trust_mtime else None
+        self._trusted = _open(side_file) if side_file and trust_mtime else None
+        self._known = sqlite3.connect('')
+        self._known.execute(TABLE)
+        self._reading: dict[str, Future] = {}
+        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __call__(self, path: str | os.PathLike) -> str:
         """Hash of the file at ``path``.
@@ -67,50 +76,76 @@ class FileHashes:
         Raises:
             FileNotFoundError: If there is no such file.
         """
+        return self.submit(path)()
+
+    def submit(self, path: str | os.PathLike) -> Callable[[], str]:
+        """Begin to read a file, if that is necessary; what is returned waits for its hash."""
         path = os.path.abspath(path)
-        if path not in self._known:
-            self._known[path] = self._look_up(path) or self._read(path)
-        return self._known[path]
+        if path not in self._reading:
+            digest = self._look_up(path)
+            if digest is not None:
+                return lambda: digest
+            if len(self._reading) >= MAX_READING:
+                self._note_done()
+            self._reading[path] = self._pool.submit(_read, path)
+        row = self._reading[path]
+        return lambda: row.result()[-1]
+
+    @property
+    def num_read(self) -> int:
+        """How many files were read."""
+        self._note_done()
+        return self._known.execute('SELECT COUNT(*) FROM files').fetchone()[0]
 
     def save(self) -> None:
-        """Write new hashes to the side file, unless other processes keep it busy."""
-        if not self._new or self.side_file is None:
+        """Write new hashes to the side file, unless it cannot be written or is kept busy."""
+        self._note_done()
+        if self.side_file is None:
             return
-        Path(self.side_file).parent.mkdir(parents=True, exist_ok=True)
-        connection = _open(self.side_file)
-        if connection is None:
-            return
-        try:
-            with connection:
-                connection.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', self._new)
-        except sqlite3.Error:
-            pass  # It only saves time.
-        finally:
-            connection.close()
-        self._new = []
+        # It only saves time.
+        with suppress(OSError, sqlite3.Error):
+            Path(self.side_file).parent.mkdir(parents=True, exist_ok=True)
+            if (side := _open(self.side_file)) is not None:
+                side.close()
+                self._known.execute('ATTACH ? AS side', (str(self.side_file),))
+                try:
+                    with self._known:
+                        self._known.execute(
+                            'REPLACE INTO side.files SELECT * FROM files WHERE size >= 0'
+                        )
+                finally:
+                    self._known.execute('DETACH side')
 
-    def _read(self, path: str) -> str:
-        now = time.time_ns()
-        before = os.stat(path)
-        digest = hash_file(path)
-        self.num_read += 1
-        settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
-        if settled and _fingerprint(os.stat(path)) == _fingerprint(before):
-            self._new.append((path, *_fingerprint(before), digest))
-        return digest
+    def _note_done(self) -> None:
+        # They are read in this order.
+        done = list(takewhile(lambda path: self._reading[path].done(), self._reading))
+        readings = [(path, self._reading.pop(path)) for path in done]
+        rows = [(path, *row.result()) for path, row in readings if row.exception() is None]
+        with self._known:
+            self._known.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', rows)
 
     def _look_up(self, path: str) -> str | None:
-        if self._connection is None:
-            return None
-        query = (
-            'SELECT sha256 FROM files WHERE path=? AND size=? AND mtime_ns=? AND ctime_ns=? '
-            'AND inode=?'
-        )
-        try:
-            row = self._connection.execute(query, (path, *_fingerprint(os.stat(path)))).fetchone()
-        except sqlite3.Error:
-            return None
+        row = self._known.execute('SELECT sha256 FROM files WHERE path=?', (path,)).fetchone()
+        if row is None and self._trusted is not None:
+            query = (
+                'SELECT sha256 FROM files WHERE path=? AND size=? AND mtime_ns=? AND ctime_ns=? '
+                'AND inode=?'
+            )
+            with suppress(sqlite3.Error):
+                values = (path, *_fingerprint(os.stat(path)))
+                row = self._trusted.execute(query, values).fetchone()
         return None if row is None else row[0]
+
+
+def _read(path: str) -> tuple:
+    """A file's fingerprint, -1 where it may still be changing, and its hash."""
+    now = time.time_ns()
+    before = os.stat(path)
+    digest = hash_file(path)
+    settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
+    if settled and _fingerprint(os.stat(path)) == _fingerprint(before):
+        return (*_fingerprint(before), digest)
+    return -1, -1, -1, -1, digest
 
 
 def _fingerprint(stat: os.stat_result) -> tuple[int, int, int, int]:
@@ -122,11 +157,7 @@ def _open(side_file: str | Path) -> sqlite3.Connection | None:
     for _ in range(2):
         try:
             connection = sqlite3.connect(side_file, timeout=10)
-            connection.execute(
-                'CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, '
-                'size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, '
-                'sha256 TEXT)'
-            )
+            connection.execute(TABLE)
             return connection
         except sqlite3.OperationalError:  # busy, or the folder is missing or not writable
             return None

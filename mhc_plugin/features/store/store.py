@@ -11,10 +11,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .entry import Entry
 from .files import TEMPORARY_SUFFIX, format_bytes
 from .hashing import FileHashes
-from .key import is_shared
+from .manifest import Entry, is_shared
 
 LOCKS = 'locks'
 DAY = 24 * 3600
@@ -46,7 +45,8 @@ class FeatureStore:
         """All entries with a readable manifest, complete or begun, the last used first."""
         if not self.root.is_dir():
             return []
-        folders = [path for path in self.root.iterdir() if path.is_dir() and path.name != LOCKS]
+        # Hidden ones are what removals left that were killed.
+        folders = [p for p in self.root.iterdir() if p.name != LOCKS and p.name[0] != '.']
         entries = [entry for entry in map(Entry, folders) if entry.read_manifest() is not None]
         return sorted(entries, key=Entry.last_used, reverse=True)
 
@@ -79,9 +79,9 @@ class FeatureStore:
             EntryInUseError: If another process holds the lock and ``on_wait`` is None.
         """
         folder = self.root / LOCKS
-        folder.mkdir(parents=True, exist_ok=True)
         lock, owner = FileLock(folder / f'{entry.key}.lock'), folder / f'{entry.key}.owner'
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             if on_wait is None:
@@ -90,6 +90,12 @@ class FeatureStore:
                 ) from None
             on_wait(_read_owner(owner))
             lock.acquire()
+        except OSError as error:
+            raise ValueError(
+                f'Expected argument `cache_dir` to be a folder that can be written to, since '
+                f'{entry.key} has to be, but got {self.root} ({error.strerror}). Choose another '
+                'with `--cache-dir`.'
+            ) from error
         try:
             owner.write_text(json.dumps(dict(pid=os.getpid(), host=socket.gethostname())))
             yield
@@ -110,9 +116,24 @@ class FeatureStore:
             size = entry.size()
             # Out of sight at once: a kill in the middle leaves no half of an entry.
             doomed = self.root / f'.{entry.key}{TEMPORARY_SUFFIX}'
+            shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was killed
             os.replace(entry.path, doomed)
             shutil.rmtree(doomed)
         return size
+
+    def verify(self, entry: Entry) -> list[int]:
+        """Read all files of an entry; the next run that needs it computes damaged chunks anew.
+
+        Returns:
+            list[int]: Numbers of chunks that are missing, truncated or changed.
+        """
+        damaged = entry.damaged_chunks(entry.layout())
+        # Nobody may write where a cache is shared for reading; to say so is still of use.
+        if damaged:
+            with suppress(EntryInUseError, ValueError, OSError), self.lock(entry):
+                for chunk in damaged:
+                    entry.mark_path(chunk).unlink(missing_ok=True)
+        return damaged
 
     def prune(self, max_bytes: int | None = None, unused_days: float | None = None) -> list[Entry]:
         """Remove what is of no use any more, and on request what was not used for longest.

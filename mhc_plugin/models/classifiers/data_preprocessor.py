@@ -6,10 +6,12 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mhc_plugin.utils.batch import Features
+
 
 @MODELS.register_module()
 class FeatureDataPreprocessor(ClsDataPreprocessor):
-    """MMPretrain's ``ClsDataPreprocessor`` for images; a tuple of features is only moved.
+    """MMPretrain's ``ClsDataPreprocessor`` for images; :class:`Features` are only moved.
 
     Arguments are those of ``ClsDataPreprocessor``, which would silently stack features as if
     they were images.
@@ -19,19 +21,20 @@ class FeatureDataPreprocessor(ClsDataPreprocessor):
         """Prepare a batch.
 
         Args:
-            data (dict): ``inputs``, a tensor or list of images, or a tuple of features; and
+            data (dict): ``inputs``, a tensor or list of images, or :class:`Features`; and
                 ``data_samples``.
             training (bool): Whether to apply batch augmentations to images.
 
         Returns:
             dict: ``inputs`` and ``data_samples`` on the model's device.
         """
-        if not isinstance(data['inputs'], tuple):
+        inputs, samples = data['inputs'], data.get('data_samples')
+        if not isinstance(inputs, Features):
             return super().forward(data, training)
-        samples = data.get('data_samples')
         if samples is not None and not self._is_here(samples[0]):
             samples = self.cast_data(samples)
-        return dict(inputs=self.cast_data(data['inputs']), data_samples=samples)
+        # From pinned memory the copy runs beside the step before.
+        return dict(inputs=inputs.to(self.device, non_blocking=True), data_samples=samples)
 
     def _is_here(self, sample: BaseDataElement) -> bool:
         """Whether a data sample needs no copy, which takes longer than a step of a small head."""

@@ -5,6 +5,8 @@ from mmpretrain.models import GlobalAveragePooling, ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from mhc_plugin.utils.batch import Features
+
 from ..backbone_weights import BACKBONE, BackboneRecord
 from .data_preprocessor import FeatureDataPreprocessor
 
@@ -22,8 +24,8 @@ class FrozenBackboneClassifier(ImageClassifier):
     always, and it runs without autograd in training. The same holds for a neck without
     parameters; one with parameters is trained.
 
-    A tuple as ``inputs`` means features of backbone and neck, which are used as they are; only
-    maps that a pooling neck has not seen yet are pooled by it.
+    Given :class:`Features` as ``inputs``, it uses them in the place of what backbone and neck give;
+    only maps that MMPretrain's ``GlobalAveragePooling`` has not seen yet are pooled by it.
 
     Args:
         backbone (dict): Config of the backbone.
@@ -88,13 +90,13 @@ class FrozenBackboneClassifier(ImageClassifier):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extract_feat(
-        self, inputs: Tensor | tuple[Tensor, ...], stage: str = 'neck'
+        self, inputs: Tensor | Features, stage: str = 'neck'
     ) -> tuple[Tensor, ...] | Tensor:
         """Extract features.
 
         Args:
-            inputs (Tensor | tuple[Tensor]): Images ``(N, 3, H, W)``, or features of the neck,
-                which are handed through (maps are pooled if the neck pools globally).
+            inputs (Tensor | Features): Images ``(N, 3, H, W)``, or features of the neck, which are
+                handed through (maps are pooled if :func:`pools_globally` says so of the neck).
             stage (str): ``'backbone'``, ``'neck'`` or ``'pre_logits'``. Defaults to ``'neck'``.
 
         Returns:
@@ -104,16 +106,19 @@ class FrozenBackboneClassifier(ImageClassifier):
         Raises:
             ValueError: If features are given and ``'backbone'`` is asked for.
         """
-        if isinstance(inputs, tuple):
+        if isinstance(inputs, Features):
             if stage == 'backbone':
                 raise ValueError(
                     'Expected images to extract features of stage "backbone", but got '
                     'features of the neck.'
                 )
-            feats = self._pool_stored_maps(inputs)
+            feats = inputs.stages
+            if pools_globally(self.neck if self.with_neck else None):
+                # Stages that no head reads are stored as (N, 0).
+                feats = tuple(self.neck(feat) if feat.dim() > 2 else feat for feat in feats)
             return feats if stage == 'neck' else self.head.pre_logits(feats)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.training):
-            feats = self._run_backbone(inputs)
+            feats = run_backbone(self.backbone, inputs)
             if stage == 'backbone':
                 return feats
             if self.with_frozen_neck:
@@ -122,21 +127,33 @@ class FrozenBackboneClassifier(ImageClassifier):
             feats = self.neck(feats)
         return feats if stage == 'neck' else self.head.pre_logits(feats)
 
-    def _pool_stored_maps(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Let a pooling neck see features that were stored as maps, for class maps say."""
-        if not isinstance(self.neck, GlobalAveragePooling):
-            return feats
-        # Stages that no head reads are stored as (N, 0).
-        return tuple(self.neck(feat) if feat.dim() > 2 else feat for feat in feats)
 
-    def _run_backbone(self, images: Tensor) -> tuple[Tensor, ...]:
-        # Convolutional backbones are much faster in this format on CPU and under AMP; others do
-        # not mind.
-        images = images.contiguous(memory_format=torch.channels_last)
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if images.is_cuda or torch.is_grad_enabled() or traced:
-            return self.backbone(images)
-        # In eval mode images do not see one another. A CPU is two to three times as fast on few of
-        # them at a time, whose activations stay in its cache and need no fresh memory.
-        parts = [self.backbone(part) for part in images.split(CPU_CHUNK)]
-        return tuple(torch.cat(stage) for stage in zip(*parts))
+def pools_globally(neck: nn.Module | None) -> bool:
+    """Whether a neck averages maps ``(N, C, h, w)`` to vectors ``(N, C)`` and does nothing else.
+
+    Exact types: a subclass may do more.
+    """
+    return type(neck) is GlobalAveragePooling and type(neck.gap) is nn.AdaptiveAvgPool2d
+
+
+def run_backbone(backbone: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Run a backbone in eval mode as fast as it can.
+
+    Args:
+        backbone (nn.Module): The backbone.
+        images (Tensor): Preprocessed, ``(N, 3, H, W)``.
+    """
+    # Convolutional backbones are much faster in this format on CPU and under AMP; others do
+    # not mind.
+    images = images.contiguous(memory_format=torch.channels_last)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if images.is_cuda or torch.is_grad_enabled() or traced:
+        return backbone(images)
+    # In eval mode images do not see one another. A CPU is two to three times as fast on few of
+    # them at a time, whose activations stay in its cache and need no fresh memory.
+    parts = [backbone(part) for part in images.split(CPU_CHUNK)]
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    return tuple(torch.cat(stage) for stage in zip(*parts))

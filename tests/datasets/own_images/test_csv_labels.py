@@ -168,5 +168,5 @@ def test_a_column_that_is_no_class_is_named(from_csv):
 def test_separators_that_cannot_be(from_csv):
     with pytest.raises(ValueError, match="`label_separator` to be a text, but got ''"):
         from_csv(label_separator='')
-    with pytest.raises(ValueError, match=r"`label_separator` to be in no name .*'\|' is in 'a\|b'"):
+    with pytest.raises(ValueError, match=r"to be in no name .*'\|', which is in 'a\|b'"):
         from_csv('file,labels\na.jpg,cat\n', classes=['cat', 'a|b'])

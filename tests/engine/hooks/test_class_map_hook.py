@@ -140,8 +140,8 @@ def test_stored_features_do_not_hide_the_images(tmp_path, shown):
         tmp_path,
         dict(num_images=1),
         **{
-            'train_cfg': dict(type='FeatureCacheTrainLoop', max_epochs=2, **cache),
-            'val_cfg': dict(type='FeatureCacheValLoop', **cache),
+            'train_cfg': dict(type='FeatureCacheTrainLoop', max_epochs=2, cache=cache),
+            'val_cfg': dict(type='FeatureCacheValLoop', cache=cache),
         },
     )
     assert steps(shown) == [('class_maps_0', 0), ('class_maps_0', 2)]

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS, METRICS
 
 from mhc_plugin.apis import class_maps
+from mhc_plugin.utils.batch import Features
 
 CLASSES = [str(digit) for digit in range(10)]
 HEADS = {
@@ -147,25 +148,26 @@ def test_unknown_method_is_refused_when_the_loop_is_built(tmp_path):
 @pytest.mark.parametrize('head', HEADS)
 def test_maps_from_stored_features(tmp_path, head):
     loop = dict(
-        type='FeatureCacheClassMapTestLoop', cache_dir=str(tmp_path / 'cache'), storage='fp32'
+        type='FeatureCacheClassMapTestLoop',
+        cache=dict(cache_dir=str(tmp_path / 'cache'), storage='fp32'),
     )
     cfg = config(tmp_path, head, loop=loop)
     runner, metrics, maps = run(cfg)
     assert metrics == {'keep/count': 20}
     torch.testing.assert_close(maps, expected_maps(runner), atol=1e-5, rtol=1e-4)
-    assert isinstance(next(iter(runner.test_loop.dataloader))['inputs'], tuple)
+    assert isinstance(next(iter(runner.test_loop.dataloader))['inputs'], Features)
 
 
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
         (dict(method='GradCAM'), "'inherent' with the feature cache"),
-        (dict(store='auto'), "`store` to be 'maps' for class maps"),
+        (dict(cache=dict(store='auto')), "`store` to be 'maps' for class maps"),
     ],
 )
 @pytest.mark.parametrize('split', ['Val', 'Test'])
 def test_stored_features_have_limits(tmp_path, options, words, split):
-    loop = dict(type=f'FeatureCacheClassMap{split}Loop', cache_dir=str(tmp_path), **options)
+    loop = dict(type=f'FeatureCacheClassMap{split}Loop', **options)
     runner = Runner.from_cfg(config(tmp_path, split=split.lower(), loop=loop))
     with pytest.raises(ValueError, match=words):
         getattr(runner, split.lower())()

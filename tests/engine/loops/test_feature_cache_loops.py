@@ -20,7 +20,7 @@ from tiny_cache_run import (
     run,
 )
 
-from mhc_plugin.engine import FeatureDataset
+from mhc_plugin.features.dataset import FeatureDataset
 from mhc_plugin.features.store import FeatureStore
 from mhc_plugin.utils.seeding import seeded
 
@@ -361,17 +361,8 @@ def test_bfloat16_is_close_and_kept_apart(images, tmp_path):
     assert len(FeatureStore(tmp_path / 'cache').entries()) == 2
 
 
-def test_compiled_backbone_is_used_and_left_as_it_was(images, tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, 'compile', lambda module: compiled.append(module) or module)
-    runner = run(make_cfg(images, tmp_path / 'a', compile=True))
-    assert compiled == [runner.model.backbone]
-    assert type(runner.model.backbone) is TinyBackbone
-    assert runner.model.backbone.stages[0][0].weight.is_contiguous()
-
-
 def test_progress_is_logged(images, tmp_path, monkeypatch):
-    monkeypatch.setattr('mhc_plugin.features.progress.INTERVAL', 0.0)
+    monkeypatch.setattr('mhc_plugin.features.build.LOG_INTERVAL', 0.0)
     cfg = make_cfg(images, tmp_path / 'a')
     cfg.log_level = logging.getLevelName(logging.INFO)
     run(cfg)

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 from tiny_cache_run import CROP, FLIP, TinyBackbone, make_cfg, pipeline, run
 
-from mhc_plugin.features.store import FeatureStore, files, layout, writer
+from mhc_plugin.features.store import FeatureStore, files, manifest
 
 EPOCHS = 5
 ITERATIONS = 3 * EPOCHS
@@ -34,7 +34,7 @@ class KillHook(Hook):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(layout, 'MIN_CHUNK_ROWS', 5)
+    monkeypatch.setattr(manifest, 'MIN_CHUNK_ROWS', 5)
     TinyBackbone.num_images = 0
     KillHook.at = None
 
@@ -97,7 +97,6 @@ def kill_at_write(monkeypatch):
             original(path, write)
 
         monkeypatch.setattr(files, 'write_file', write_file)
-        monkeypatch.setattr(writer, 'write_file', write_file)
         return count
 
     return install
@@ -182,6 +181,9 @@ def test_damaged_file_is_found_when_a_run_begins(images, tmp_path, damage):
     else:
         data[-3] ^= 4
         path.write_bytes(data[:-1] if damage == 'truncate' else data)
+    if damage == 'flip':  # which no size shows
+        store = FeatureStore(tmp_path / 'cache')
+        assert [store.verify(entry) for entry in store.entries()].count([1]) == 1
     TinyBackbone.num_images = 0
     assert_equal(final_state(run(cfg_of(images, tmp_path / 'again'))), undisturbed)
     assert TinyBackbone.num_images == 5 + 2

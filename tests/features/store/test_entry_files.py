@@ -14,12 +14,13 @@ from mhc_plugin.features.store import (
     ChunkBuffer,
     Entry,
     EntryReader,
+    FeatureStore,
     Layout,
     begin_entry,
     files,
     finish_entry,
+    manifest,
     write_chunk,
-    writer,
 )
 
 DESCRIPTION = dict(weights='abc')
@@ -164,7 +165,6 @@ def kill_at(monkeypatch):
                 raise KilledError
 
         monkeypatch.setattr(files, 'write_file', write_file)
-        monkeypatch.setattr(writer, 'write_file', write_file)
         return count
 
     return install
@@ -230,10 +230,59 @@ def test_damaged_chunk_is_found_and_rebuilt(tmp_path, damage, name):
     fill(entry, make_layout())
     whole, written = content(entry), []
     damage(entry.path / name)
-    assert entry.damaged_chunks(make_layout()) == [1]
+    assert FeatureStore(tmp_path).verify(entry) == [1]
+    with pytest.raises(FileNotFoundError, match=r'Chunks \[1\] of .* are missing or damaged'):
+        EntryReader(entry)
     fill(entry, make_layout(), written=written)
     assert written == [1]
     assert content(entry) == whole
+    assert FeatureStore(tmp_path).verify(entry) == []
+
+
+def swap_shape(path):
+    array = np.load(path)
+    np.save(path, array.reshape(array.shape[::-1]))
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [DAMAGES['truncated'], DAMAGES['emptied'], DAMAGES['removed'], swap_shape],
+    ids=['truncated', 'emptied', 'removed', 'another header'],
+)
+def test_damage_of_a_complete_entry_is_seen_by_size_and_header_alone(tmp_path, damage, monkeypatch):
+    entry, written = Entry(tmp_path / 'key'), []
+    fill(entry, make_layout())
+    whole = content(entry)
+    damage(entry.path / '00001-1.npy')
+    monkeypatch.setattr(manifest, 'hash_file', None)  # nothing is read
+    with pytest.raises(FileNotFoundError, match=r'Chunks \[1\] of .* are missing or damaged'):
+        EntryReader(entry)
+    monkeypatch.undo()
+    fill(entry, make_layout(), written=written)
+    assert written == [1]
+    assert content(entry) == whole
+
+
+def test_chunks_of_a_killed_process_are_read_once_and_those_of_a_complete_entry_never(
+    tmp_path, monkeypatch
+):
+    entry, written, read = Entry(tmp_path / 'key'), [], []
+    fill(entry, make_layout())
+    whole = content(entry)
+    entry.write_manifest(DESCRIPTION, make_layout(), complete=False)
+    flip_last_bit(entry.path / '00002-1.npy')
+    original = manifest.hash_file
+    monkeypatch.setattr(
+        manifest, 'hash_file', lambda path: read.append(path.name) or original(path)
+    )
+    fill(entry, make_layout(), written=written)
+    assert written == [2]
+    assert set(read) >= {'00000-1.npy', '00000-2.npy', '00001-samples.jsonl', '00002-1.npy'}
+    assert content(entry) == whole
+    read.clear()
+    fill(entry, make_layout())
+    EntryReader(entry)
+    assert read == []
 
 
 @pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)

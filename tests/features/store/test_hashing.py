@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -145,6 +148,46 @@ def test_side_file_in_a_place_that_cannot_be_used_does_no_harm(tmp_path, settled
     hashes = FileHashes(side_file, trust_mtime=True)
     assert hashes(path) == hash_file(path)
     hashes.save()
+
+
+def test_files_are_read_by_several_threads_and_each_once(tmp_path, monkeypatch):
+    names, readers = [], set()
+    for i in range(50):
+        (tmp_path / f'{i}').write_bytes(bytes([i]))
+    original = hashing.hash_file
+
+    def hash_file_slowly(path):
+        readers.add(threading.get_ident())
+        names.append(os.path.basename(path))
+        time.sleep(0.002)
+        return original(path)
+
+    monkeypatch.setattr(hashing, 'hash_file', hash_file_slowly)
+    monkeypatch.setattr(hashing, 'MAX_READING', 8)
+    monkeypatch.setattr(os, 'cpu_count', lambda: 4)
+    hashes = FileHashes()
+    waiting = [hashes.submit(tmp_path / f'{i % 50}') for i in range(150)]
+    assert [wait() for wait in waiting[:50]] == [wait() for wait in waiting[50:100]]
+    assert waiting[7]() == hashlib.sha256(bytes([7])).hexdigest()
+    assert sorted(names) == sorted(map(str, range(50)))
+    assert hashes.num_read == 50
+    assert len(readers) > 1
+    assert threading.get_ident() not in readers
+
+
+def test_hashes_of_many_files_take_little_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, '_read', lambda path: (1, 2, 3, 4, 'f' * 64))
+    monkeypatch.setattr(hashing, 'MAX_READING', 100)
+    hashes, number = FileHashes(), 20_000
+    hashes('warm')
+    tracemalloc.start()
+    for i in range(number):
+        hashes(f'/data/openimages/train/{i:016x}.jpg')
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert hashes.num_read == number + 1
+    assert len(hashes._reading) <= hashing.MAX_READING
+    assert taken < 100 * number
 
 
 def test_missing_file_raises(tmp_path):

@@ -42,6 +42,43 @@ def age(entry, days):
     os.utime(entry.path / 'manifest.json', (then, then))
 
 
+def test_remove_after_a_remove_that_was_killed(tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path / 'cache')
+    store_entry(store, 1)
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(path, **kwargs):
+        raise KilledError
+
+    for _ in range(2):
+        entry = store_entry(store, 1)
+        with monkeypatch.context() as patch:
+            # In the middle: it is out of sight, and lies about under another name.
+            patch.setattr('mhc_plugin.features.store.store.shutil.rmtree', kill_late(kill))
+            with pytest.raises(KilledError):
+                store.remove(entry)
+        assert store.entries() == []
+    entry = store_entry(store, 1)
+    assert store.remove(entry) > 0
+    assert [path.name for path in store.root.iterdir()] == ['locks']
+
+
+def kill_late(kill):
+    import shutil
+
+    original, calls = shutil.rmtree, []
+
+    def rmtree(path, ignore_errors=False):
+        calls.append(path)
+        if len(calls) == 2:
+            kill(path)
+        original(path, ignore_errors=ignore_errors)
+
+    return rmtree
+
+
 def test_keys_are_short_and_depend_on_every_part():
     assert re.fullmatch('[0-9a-f]{32}', make_key(dict(a=1)))
     assert make_key(dict(a=1, b=2)) == make_key(dict(b=2, a=1))

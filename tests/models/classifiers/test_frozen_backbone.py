@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mhc_plugin.models import FeatureDataPreprocessor
+from mhc_plugin.utils.batch import Features
 
 BACKBONES = {
     'seresnet50': (dict(type='SEResNet', depth=50), 2048),
@@ -108,9 +109,9 @@ def test_neck_is_frozen_only_without_parameters():
 def test_features_do_what_images_do(head):
     model = tiny(head=head).eval()
     data = model.data_preprocessor(batch())
-    feats = model.extract_feat(data['inputs'])
+    feats = Features(model.extract_feat(data['inputs']))
     given = model.data_preprocessor(dict(inputs=feats, data_samples=data['data_samples']))
-    assert isinstance(given['inputs'], tuple)
+    assert isinstance(given['inputs'], Features)
     assert torch.equal(model(**given), model(**data))
     assert torch.equal(model(**given, mode='loss')['loss'], model(**data, mode='loss')['loss'])
     for a, b in zip(model(**given, mode='predict'), model(**data, mode='predict')):
@@ -170,7 +171,7 @@ def test_heads_work_in_mmpretrains_own_classifier():
 def test_maps_given_as_features_pass_a_neck_that_pools_globally():
     model = tiny(neck=dict(type='GlobalAveragePooling'))
     maps, vectors = torch.rand(2, 3, 4, 4), torch.rand(2, 5)
-    pooled, same, empty = model.extract_feat((maps, vectors, torch.empty(2, 0)))
+    pooled, same, empty = model.extract_feat(Features([maps, vectors, torch.empty(2, 0)]))
     torch.testing.assert_close(pooled, maps.mean((2, 3)))
     assert same is vectors
     assert empty.shape == (2, 0)
@@ -178,7 +179,7 @@ def test_maps_given_as_features_pass_a_neck_that_pools_globally():
 
 def test_data_samples_beside_features_are_copied_only_to_another_device():
     model, samples = tiny(), batch()['data_samples']
-    features = (torch.rand(2, 64),)
+    features = Features([torch.rand(2, 64)])
     given = model.data_preprocessor(dict(inputs=features, data_samples=samples))
     assert all(one is other for one, other in zip(given['data_samples'], samples))
     assert model.data_preprocessor(dict(inputs=features))['data_samples'] is None
