@@ -363,8 +363,13 @@ class Console:
             ``quiet`` is set to False.
     """
 
-    # Of MMEngine about itself; nobody who runs a tool can do anything about them.
-    LOG_FILE_ONLY = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+    # Of MMEngine about itself, once or every epoch; nobody who runs a tool can do anything about
+    # them.
+    LOG_FILE_ONLY = (
+        '"FileClient" will be deprecated',
+        '"HardDiskBackend" is the alias',
+        'Exp name: ',
+    )
 
     def __init__(self, verbose: bool = False) -> None:
         self.verbose = verbose

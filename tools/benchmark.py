@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from benchmarks import annotations, cache, heads, maps, metrics, optimum, peers, scores, timing
 
+from mhc_plugin.cli.records import write_record
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])

@@ -49,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
         help='save only what is trained, and the name of the backbone',
     )
     parser.add_argument(
+        '--classes', nargs='+', metavar='CLASS', help='train the heads of these classes alone'
+    )
+    parser.add_argument(
         '--optimum',
         nargs='?',
         const='cv',
@@ -86,6 +89,7 @@ def main() -> None:
             backbone_weights=args.backbone_weights,
             feature_cache=cache_options(args),
             optimum=args.optimum,
+            classes=args.classes,
             small_checkpoints=args.small_checkpoints,
             verbose=args.verbose,
         )

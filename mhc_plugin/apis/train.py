@@ -20,6 +20,7 @@ from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
 from .caching import set_feature_cache, set_optimum
 from .checkpoints import RESUMABLE, check_readable, newest_readable
+from .class_choice import select_classes
 from .config import load_config
 from .environment import (
     add_hooks,
@@ -66,6 +67,7 @@ def train(
     backbone_weights: str | os.PathLike | None = None,
     feature_cache: dict[str, Any] | None = None,
     optimum: float | Sequence[float] | str | None = None,
+    classes: Sequence[str] | None = None,
     small_checkpoints: bool = False,
     verbose: bool = False,
 ) -> TrainResult:
@@ -103,6 +105,8 @@ def train(
         optimum (float | Sequence[float] | str, optional): Solve for the optimum on stored
             features, in the place of the config's schedule: the weight decay of
             :class:`OptimumTrainLoop`. Defaults to None, which means what the config says.
+        classes (Sequence[str], optional): Train the heads of these classes alone
+            (:func:`select_classes`). Defaults to None, which means all.
         small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
             Defaults to False.
         verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
@@ -142,6 +146,8 @@ def train(
         set_feature_cache(cfg, feature_cache)
     if optimum is not None:
         set_optimum(cfg, optimum)
+    if classes is not None:
+        select_classes(cfg, classes)
     set_loader_defaults(
         cfg,
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),

@@ -119,7 +119,11 @@ def _causes(runner: Runner, data_batch: dict | None) -> str:
     classes = metainfo.get('classes') or [str(c) for c in range(logits.shape[1])]
     # The step that the loss led to has carried it into the weights of its class alone.
     names = [repr(classes[c]) for c in _not_finite(logits.T).nonzero()[:, 0].tolist()]
-    return f', of class {_listed(names)}' if names else ''
+    if names:
+        return f', of class {_listed(names)}'
+    largest = logits.abs().amax(0)
+    c = int(largest.argmax())
+    return f', where class {classes[c]!r} has a logit of {float(largest[c]):.3g}'
 
 
 def _not_finite(values: Tensor) -> Tensor:
