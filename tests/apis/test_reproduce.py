@@ -31,7 +31,7 @@ def test_ablations_share_the_cell_of_the_paper_s_setting():
 
 
 def test_only_what_was_asked_for():
-    cells = plan([1, 5], ['vgg19'], ['multifc', 'attention'], [3, 4], datasets=['combined0'])
+    cells = plan([1, 5], ['vgg19'], ['multifc', 'multiatt'], [3, 4], datasets=['combined0'])
     assert {(cell.dataset, cell.backbone) for cell in cells} == {('combined0', 'vgg19')}
     assert {cell.seed for cell in cells} == {3, 4}
     assert {cell.head for cell in cells if cell.options} == {'multifc'}
