@@ -69,7 +69,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10,<3.14',
+    python_requires='>=3.10,<3.15',
     packages=find_packages(include=['mhc_plugin', 'mhc_plugin.*']),
     include_package_data=True,
     # MMPretrain itself is left to the extras: an environment that has one, with full mmcv or as
@@ -94,6 +94,7 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
         'Programming Language :: Python :: 3.13',
+        'Programming Language :: Python :: 3.14',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
 )

@@ -1,71 +1,40 @@
 """Every accommodation to a version of the stack, each with its reason and when it can go.
 
-:func:`apply` runs when ``mhc_plugin`` is imported and changes only what is the matter here; the
-functions of the second half are called by ``mhc_plugin.apis`` where there is no GPU.
+:func:`give_back_find_loader` and :func:`apply` run when ``mhc_plugin`` is imported and change only
+what is the matter here; the functions of the second half are called by ``mhc_plugin.apis`` where
+there is no GPU.
 """
 
 import difflib
 import inspect
 import os.path as osp
 import pickle
+import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib import import_module, metadata
+from functools import cache, wraps
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 PACKAGE = 'mhc_plugin'
-# Distributions that write the same files.
-FORKS = dict(mmengine='onedl-mmengine', mmcv='onedl-mmcv', mmpretrain='onedl-mmpretrain')
-RELEASED = dict(
-    mmengine=('mmengine', 'mmengine-lite'),
-    mmcv=('mmcv', 'mmcv-lite', 'mmcv-full'),
-    mmpretrain=('mmpretrain',),
-)
-HOW_TO_INSTALL = (
-    f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
-    f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.'
-)
 
 
-def check_stack() -> None:
-    """Make sure that the packages below this one can be used together.
+def give_back_find_loader() -> None:
+    """Let MMEngine and mmcv look for mmcv's compiled operations on Python 3.14.
 
-    Raises:
-        ImportError: If one is missing or fails to import, torch and torchvision do not fit each
-            other, or the released packages and their forks are installed side by side.
+    Reason: mmengine 0.10.7 and mmcv 2.2.0 call ``pkgutil.find_loader``, which Python 3.14 has
+    dropped. Can go when both ask ``importlib.util.find_spec``.
     """
-    for module, fork in FORKS.items():
-        released = [name for name in RELEASED[module] if _is_distribution(name)]
-        if released and _is_distribution(fork):
-            raise ImportError(
-                f'Both {released[0]} and {fork} are installed and overwrite each '
-                f"other's files. {HOW_TO_INSTALL}"
-            )
-    for module in ('torch', 'torchvision', *FORKS):
-        try:
-            import_module(module)
-        except Exception as error:
-            hint = (
-                ' torch and torchvision must come from the same source and fit each other.'
-                if module == 'torchvision'
-                else ''
-            )
-            raise ImportError(
-                f'{PACKAGE} needs {module}, but importing it failed with '
-                f'"{type(error).__name__}: {error}".{hint} {HOW_TO_INSTALL}'
-            ) from error
 
+    def find_loader(fullname: str) -> Any:
+        spec = find_spec(fullname)
+        return None if spec is None else spec.loader
 
-def _is_distribution(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = find_loader
 
 
 @cache
@@ -77,6 +46,7 @@ def apply() -> None:
     open_config_package()
     register_models_by_name()
     remember_config_text()
+    keep_unknown_labels_unknown()
     tell_directions_of_metrics()
 
 
@@ -295,6 +265,31 @@ def tell_directions_of_metrics() -> None:
         return direction(monitor) or init_rule(self, monitor)
 
     CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
+
+
+def keep_unknown_labels_unknown() -> None:
+    """Mix no unknown label into a target: it is unknown where that of either image is.
+
+    Reason: Mixup, CutMix and ResizeMix of MMPretrain 1.2.0 take the -1 of an unknown label for a
+    number, so that half of it is trained on. They mix scores of any number of columns, one by one.
+    Can go when MMPretrain knows unknown labels.
+    """
+    import torch
+    from mmpretrain.models.utils.batch_augments import RandomBatchAugment
+
+    mix = RandomBatchAugment.__call__
+
+    @wraps(mix)
+    def mix_known(self: Any, batch_input: Any, batch_score: Any) -> tuple[Any, Any]:
+        unknown = batch_score < 0
+        if not unknown.any():
+            return mix(self, batch_input, batch_score)
+        columns = torch.cat([batch_score.clamp(min=0), unknown.to(batch_score)], dim=1)
+        batch_input, columns = mix(self, batch_input, columns)
+        score, unknown = columns.chunk(2, dim=1)
+        return batch_input, score.masked_fill(unknown > 0, -1)
+
+    RandomBatchAugment.__call__ = mix_known
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

@@ -16,8 +16,9 @@ from mhc_plugin.utils.logs import progress
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Draw class maps. The predicted classes come first; one scale holds for all '
-        'classes of an image.'
+        'classes of an image.',
     )
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'

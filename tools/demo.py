@@ -9,7 +9,9 @@ from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Serve a page for a model on this machine')
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description='Serve a page for a model on this machine'
+    )
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
     )

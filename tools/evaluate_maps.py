@@ -1,9 +1,9 @@
 """Measure class maps: where they lie, what a swapped tile does, whether they are faithful."""
 
 import argparse
+import time
 from pathlib import Path
 
-import mmengine
 from mmengine.config import DictAction
 from rich.console import Console
 
@@ -11,16 +11,19 @@ from mhc_plugin.analysis.report import results_table
 from mhc_plugin.analysis.road import road_of_grad_cam
 from mhc_plugin.apis import load_config
 from mhc_plugin.apis.caching import add_cache_arguments, cache_options
-from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, train_runs
+from mhc_plugin.apis.model_runs import ModelRuns, evaluate_runs, train_runs
 from mhc_plugin.class_maps import find_method
 from mhc_plugin.cli.arguments import one_sentence_errors
+from mhc_plugin.cli.records import data_hash, summarise, write_record
+from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Measure accuracy and class maps of models in one table, with the level of '
         'chance. Several checkpoints of a config (seeds) give mean and standard deviation; models '
-        'with the same backbone share its features.'
+        'with the same backbone share its features.',
     )
     parser.add_argument(
         '--model',
@@ -60,7 +63,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--num-workers', type=int, default=0)
     parser.add_argument('--device', help='CUDA where there is any, else CPU')
-    parser.add_argument('--out', help='file for all figures, .json')
+    parser.add_argument(
+        '--out', help='record of the run: all figures and how they were made, .json'
+    )
     parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
     add_cache_arguments(parser)
     return parser.parse_args()
@@ -80,6 +85,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors(args.traceback):
         check(args)
+        start = time.perf_counter()
         cache = cache_options(args)
         runs = []
         for config, *checkpoints in args.model:
@@ -103,7 +109,13 @@ def main() -> None:
         )
         Console(width=1000).print(results_table(results))
         if args.out:
-            mmengine.dump(results, args.out)
+            write_record(
+                args.out,
+                {name: summarise(own) for name, own in results.items()},
+                seconds=time.perf_counter() - start,
+                seeds=args.seeds,
+                data=data_hash(dataset_with_test_pipeline(runs[0].cfg, args.split)),
+            )
 
 
 if __name__ == '__main__':

@@ -10,8 +10,9 @@ from mhc_plugin.datasets.images import test_image_size
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Write a model as ONNX: from float32 images (N, 3, H, W) in 0..255, any N, to '
-        'scores and, on request, class maps. It is compared with PyTorch before it is written.'
+        'scores and, on request, class maps. It is compared with PyTorch before it is written.',
     )
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'

@@ -12,18 +12,20 @@ from mhc_plugin.features.store import FeatureStore, format_bytes
 
 
 def build_parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     common.add_argument(
         '--cache-dir',
         default=CacheOptions.cache_dir,
         help='folder of features (default: %(default)s)',
     )
     common.add_argument('--traceback', action='store_true', help='show where an error was raised')
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[common])
+        return commands.add_parser(
+            name, help=text, description=text, parents=[common], allow_abbrev=False
+        )
 
     add('list', 'show all entries and their sizes')
     info = add('info', 'show what an entry was made from')

@@ -1,18 +1,21 @@
 """Write configs/mhc/*.py, their README.md and metafile.yml from the tables below.
 
-A config is its `_base_` lines; what differs between two of them stands in `configs/_base_/`.
+A config is its `_base_` lines; what differs between two of them stands in `configs/_base_/`. The
+metafile lists the models that a record in results/ has scores of.
 
 python tools/list_configs.py           # write them, and delete configs that no table names
 python tools/list_configs.py --check   # exit with 1 if any is not up to date
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).parents[1] / 'configs' / 'mhc'
+RESULTS = Path(__file__).parents[1] / 'results'
 
 BACKBONES = {
     'seresnet50': 'SE-ResNet50',
@@ -27,6 +30,7 @@ HEADS = {
     'multifc': '`MultiHeadClsHead`',
     'multifc-channels': '`MultiHeadClsHead`, each head a slice of the channels',
     'multifc-stages': "`MultiHeadClsHead`, heads on the backbone's last two stages",
+    'multiatt': '`AttentionMultiHeadClsHead`',
     'multiconv': '`ConvMultiHeadClsHead`',
     'multiconv-channels': '`ConvMultiHeadClsHead`, each head a slice of the channels',
     'multiconv-stages': "`ConvMultiHeadClsHead`, heads on the backbone's last two stages",
@@ -44,8 +48,10 @@ DATA = {
     'combined1': ('splices of Caltech-101', 'sgd_300e', [*BACKBONES], WHOLE),
     'voc': ('PASCAL VOC, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
     'openimages': ('OpenImages, ten classes', 'sgd_1000e', [*BACKBONES], WHOLE),
-    'own-data': ('your own images', 'sgd_demo', ['efficientnet-lite0'], ['multifc']),
+    'own-data': ('your own images', 'sgd_demo', ['efficientnet-lite0'], ['multifc', 'multiatt']),
 }
+# Heads with a schedule of their own on all data.
+SCHEDULES = {'multiatt': 'sgd_decay_30e'}
 # MMEngine lets no two bases set the same key, so a head cannot be put into `model` by its base.
 CONFIG = """_base_ = [
     '../_base_/models/{model}.py',
@@ -64,6 +70,7 @@ Each is named `<backbone>_<head>_<data>.py`, runs with `python tools/train.py co
 and can be inherited from as `_base_ = 'mhc_plugin::mhc/<name>.py'`. Backbones are frozen and carry
 ImageNet-1k weights.
 """
+METRICS = {'mAP': 'multi-label/mAP', 'Top-4 precision': 'multi-label/precision_top4_micro'}
 PAPER = dict(
     Title='Class-Level Feature Disentanglement for Multi-Label Image Classification',
     URL='https://doi.org/10.3390/fi17110486',
@@ -87,10 +94,31 @@ def page() -> str:
     return '\n'.join(lines)
 
 
+def measured() -> dict[str, list[dict]]:
+    """For every config that a record has scores of: one set of results per record."""
+    results = {}
+    for path in sorted(RESULTS.glob('*.json')):
+        record = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(record['scores'], dict):
+            continue
+        for name, scores in record['scores'].items():
+            if isinstance(scores, dict) and 'multi-label/mAP' in scores:
+                metrics = {
+                    title: round(scores[key]['mean'], 2)
+                    for title, key in METRICS.items()
+                    if key in scores
+                }
+                task = 'Multi-label image classification'
+                results.setdefault(name, []).append(
+                    dict(Task=task, Metrics=metrics, Record=f'results/{path.name}')
+                )
+    return results
+
+
 def files() -> dict[str, str]:
     """The text of every file of ``configs/mhc``, by its name."""
     texts = {'README.md': page()}
-    models = []
+    models, results = [], measured()
     for data, (description, schedule, backbones, heads) in DATA.items():
         for backbone in backbones:
             for head in heads:
@@ -100,19 +128,22 @@ def files() -> dict[str, str]:
                     model=backbone + stages,
                     head=head,
                     data=data.replace('-', '_'),
-                    schedule=schedule,
+                    schedule=SCHEDULES.get(head, schedule),
                 )
-                models.append(
-                    {
-                        'Name': name,
-                        'In Collection': 'MHC',
-                        'Config': f'configs/mhc/{name}.py',
-                        'Metadata': {
-                            'Training Data': description,
-                            'Architecture': [BACKBONES[backbone], head],
-                        },
-                    }
-                )
+                if name in results:
+                    architecture = [BACKBONES[backbone], head]
+                    models.append(
+                        {
+                            'Name': name,
+                            'In Collection': 'MHC',
+                            'Config': f'configs/mhc/{name}.py',
+                            'Metadata': {
+                                'Training Data': description,
+                                'Architecture': architecture,
+                            },
+                            'Results': [dict(own, Dataset=description) for own in results[name]],
+                        }
+                    )
     collection = dict(Name='MHC', Paper=PAPER, README='configs/mhc/README.md')
     # What MMPretrain's `ModelHub` reads.
     texts['metafile.yml'] = yaml.safe_dump(
@@ -122,7 +153,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
     wanted = files()

@@ -13,8 +13,9 @@ from mhc_plugin.utils.logs import progress
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description='Predict labels: by the thresholds that are stored with the checkpoint, if '
-        "there are any, else by the head's own threshold or number of labels."
+        "there are any, else by the head's own threshold or number of labels.",
     )
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'

@@ -1,4 +1,4 @@
-"""Write a chosen subset of VOC or OpenImages, or spliced composites, to disk once."""
+"""Write a chosen subset of VOC or OpenImages, spliced composites, or converted labels, once."""
 
 import argparse
 import signal
@@ -6,20 +6,22 @@ import sys
 
 from mmengine.config import DictAction
 
-from mhc_plugin.apis.prepare import prepare_openimages, prepare_splices, prepare_voc
+from mhc_plugin.apis.prepare import convert_labels, prepare_openimages, prepare_splices, prepare_voc
 from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description='Write a chosen subset of VOC or OpenImages, or spliced composites, once: '
+        allow_abbrev=False,
+        description='Write a chosen subset of VOC or OpenImages, spliced composites, or the labels '
+        'that an annotation tool exported, once: '
         "OpenMMLab's multi-label JSON, which MMPretrain's MultiLabelDataset reads (ours, "
         'JSONMultiLabelDataset, reads the unknown labels, too), and card.json, which says what is '
-        'in it and where it came from.'
+        'in it and where it came from.',
     )
     commands = parser.add_subparsers(dest='command', required=True)
 
-    voc = commands.add_parser('voc', help='a subset of PASCAL VOC')
+    voc = commands.add_parser('voc', help='a subset of PASCAL VOC', allow_abbrev=False)
     voc.add_argument(
         '--data-root',
         nargs='+',
@@ -42,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_choice(voc)
 
-    openimages = commands.add_parser('openimages', help='a subset of OpenImages V2 to V7')
+    openimages = commands.add_parser(
+        'openimages', help='a subset of OpenImages V2 to V7', allow_abbrev=False
+    )
     openimages.add_argument(
         '--data-root', required=True, metavar='ROOT', help='the folder of the CSV files'
     )
@@ -82,7 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
     add_choice(openimages)
 
-    splice = commands.add_parser('splice', help='composites of a spliced dataset as PNG files')
+    splice = commands.add_parser(
+        'splice', help='composites of a spliced dataset as PNG files', allow_abbrev=False
+    )
     splice.add_argument('config', help='a config, or combined0, combined1, digits')
     splice.add_argument(
         '--parts',
@@ -99,6 +105,25 @@ def build_parser() -> argparse.ArgumentParser:
         help='settings that override the config',
     )
     add_common(splice)
+
+    convert = commands.add_parser(
+        'convert',
+        help='labels exported by Label Studio (JSON-MIN), CVAT (XML) or as COCO JSON',
+        allow_abbrev=False,
+    )
+    convert.add_argument('export', help='the exported file')
+    convert.add_argument(
+        '--out', required=True, metavar='FILE', help='the file to write, .json or .csv'
+    )
+    convert.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='the classes to take, in their order (all)'
+    )
+    convert.add_argument(
+        '--choices',
+        metavar='FIELD',
+        help="the field of choices, where Label Studio's export has several",
+    )
+    convert.add_argument('--traceback', action='store_true', help='show where an error was raised')
     return parser
 
 
@@ -147,7 +172,12 @@ def run(args: argparse.Namespace) -> None:
     if command == 'openimages':
         options['depictions'] = not options.pop('no_depictions')
         options['require_images'] = not options.pop('before_download')
-    prepare = dict(voc=prepare_voc, openimages=prepare_openimages, splice=prepare_splices)[command]
+    prepare = dict(
+        voc=prepare_voc,
+        openimages=prepare_openimages,
+        splice=prepare_splices,
+        convert=convert_labels,
+    )[command]
     with one_sentence_errors(traceback):
         try:
             print(f'Written: {prepare(**options)}')

@@ -7,7 +7,7 @@ from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Test (and evaluate) a model')
+    parser = argparse.ArgumentParser(allow_abbrev=False, description='Test (and evaluate) a model')
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
     )
@@ -79,6 +79,7 @@ def main() -> None:
             tta=args.tta,
             maps=args.maps,
             launcher=args.launcher,
+            verbose=args.verbose,
         )
 
 

@@ -8,7 +8,7 @@ from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, 
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Train a model')
+    parser = argparse.ArgumentParser(allow_abbrev=False, description='Train a model')
     parser.add_argument(
         'config', help='a file, mhc_plugin::mhc/<name>.py, or the name of a config of mhc_plugin'
     )
@@ -48,13 +48,32 @@ def build_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='save only what is trained, and the name of the backbone',
     )
+    parser.add_argument(
+        '--classes', nargs='+', metavar='CLASS', help='train the heads of these classes alone'
+    )
+    parser.add_argument(
+        '--optimum',
+        nargs='?',
+        const='cv',
+        type=weight_decay,
+        metavar='WEIGHT_DECAY',
+        help='set linear heads to the optimum of their loss with this weight decay, on stored '
+        'features and without a schedule; cv, the default, chooses it by cross-validation, '
+        'cv-per-class one for every class',
+    )
     add_cache_arguments(parser)
     add_common_arguments(parser)
     return parser
 
 
+def weight_decay(text: str) -> float | str:
+    return text if text.startswith('cv') else float(text)
+
+
 def main() -> None:
     args = parse_args(build_parser())
+    # It reads stored features always.
+    args.cache_features = args.cache_features or args.optimum is not None
     with one_sentence_errors(args.traceback):
         train(
             load_config(args.config, args.cfg_options),
@@ -69,7 +88,10 @@ def main() -> None:
             seed=args.seed,
             backbone_weights=args.backbone_weights,
             feature_cache=cache_options(args),
+            optimum=args.optimum,
+            classes=args.classes,
             small_checkpoints=args.small_checkpoints,
+            verbose=args.verbose,
         )
 
 

@@ -16,6 +16,12 @@ default_hooks = dict(
     reproducible_epoch=dict(type='ReproducibleEpochHook'),
     # Batch statistics of trained parts agree between processes.
     sync_trained_buffers=dict(type='SyncTrainedBuffersHook'),
+    # A loss that is no number ends the run; action='warn' goes on.
+    finite_loss=dict(type='FiniteLossHook'),
+    # Data, model and the checkpoint that is tested or resumed belong together.
+    matching_checkpoint=dict(type='MatchingCheckpointHook'),
+    # A resumed run follows its own schedule, and deletes files of its own alone.
+    resume=dict(type='ResumeHook'),
 )
 
 env_cfg = dict(

@@ -11,8 +11,9 @@ from mmpretrain.structures import DataSample
 from torch import nn
 from torch.utils.data import Dataset
 
-from mhc_plugin.class_maps import inherent_maps, left_as_found, posthoc_maps, unwrap_classifier
+from mhc_plugin.class_maps import left_as_found, posthoc_maps, unwrap_classifier
 from mhc_plugin.functional.checks import check_no_nan
+from mhc_plugin.functional.localisation import completeness
 from mhc_plugin.utils.logs import quiet
 from mhc_plugin.utils.seeding import seeded
 
@@ -56,7 +57,8 @@ def evaluate_maps(
         num_workers (int): Processes that load images. Defaults to 0.
 
     Returns:
-        dict[Hashable, dict[str, Any]]: For every model what its metrics gave, and on request
+        dict[Hashable, dict[str, Any]]: For every model what its metrics gave; ``completeness``,
+        in percent, of inherent maps that its head says itself; and on request
         ``random_head/<figure of the maps>``, ``swap``, ``swap_chance``, ``swap_expected``,
         ``swap_expected_chance``, ``road``, ``road_chance`` and ``road_std_error``.
 
@@ -72,17 +74,29 @@ def evaluate_maps(
     running.update({(name, True): model for name, model in random.items()})
     evaluators = {key: _evaluator(of_maps if key[1] else metrics, dataset) for key in running}
     logits: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
-    for samples, outputs in run_models(running, dataset, batch_size, num_workers, 'Class maps'):
+    means: dict[Hashable, list[torch.Tensor]] = {name: [] for name in models}
+    own_maps = method == 'inherent'
+    one_pass = run_models(
+        running, dataset, batch_size, num_workers, 'Class maps', with_maps=own_maps
+    )
+    for samples, outputs in one_pass:
         for key, output in outputs.items():
             evaluators[key].process(_predictions(running[key], output, samples, method))
-            if with_swap and not key[1]:
+            if not key[1]:
                 logits[key[0]].append(output.logits.cpu())
+                if hasattr(unwrap_classifier(running[key]).head, 'class_bias') and own_maps:
+                    means[key[0]].append(output.maps.mean((2, 3)).cpu())
     figures = {name: evaluators[name, False].evaluate(len(dataset)) for name in models}
     for name in random:
         found = evaluators[name, True].evaluate(len(dataset))
         figures[name].update({f'random_head/{k.rpartition("/")[2]}': v for k, v in found.items()})
+    before = {name: torch.cat(parts) for name, parts in logits.items()}
+    for name, parts in means.items():
+        if parts:
+            bias = unwrap_classifier(models[name]).head.class_bias.detach().cpu()
+            share = completeness(before[name], torch.cat(parts), bias)
+            figures[name]['completeness'] = 100 * share
     if with_swap:
-        before = {name: torch.cat(parts) for name, parts in logits.items()}
         swaps = swap_test(models, dataset, seed, batch_size, num_workers, before=before)
         for name, swap in swaps.items():
             figures[name].update(
@@ -161,11 +175,8 @@ def _predictions(
     # A head writes its predictions into the samples that it is given. `predict` of MMPretrain's
     # heads is this and `forward`, which has run.
     predicted = model.head._get_predictions(output.logits, copy.deepcopy(samples))
-    maps = (
-        inherent_maps(model, output.feats)
-        if method == 'inherent'
-        else posthoc_maps(model, output.inputs, method)
-    )
+    own = method == 'inherent'
+    maps = output.maps.clamp(min=0) if own else posthoc_maps(model, output.inputs, method)
     for sample, sample_maps in zip(predicted, maps):
         sample.pred_cam = sample_maps
     return predicted

@@ -8,7 +8,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mhc_plugin.class_maps import unwrap_classifier
+from mhc_plugin.class_maps import logits_and_maps, unwrap_classifier
 from mhc_plugin.datasets.images import batches
 from mhc_plugin.utils.logs import progress
 from mhc_plugin.utils.tensor_hash import hash_weights
@@ -20,14 +20,15 @@ class Outputs(NamedTuple):
     Attributes:
         inputs (Tensor): Preprocessed images (N, 3, H, W).
         feats (tuple[Tensor]): Features of the backbone.
-        necked (tuple[Tensor]): The same behind the neck: what the head gets.
         logits (Tensor): (N, num_classes).
+        maps (Tensor, optional): Inherent class maps (N, num_classes, h, w) before they are clamped,
+            if they were asked for.
     """
 
     inputs: Tensor
     feats: tuple[Tensor, ...]
-    necked: tuple[Tensor, ...]
     logits: Tensor
+    maps: Tensor | None
 
 
 def run_models(
@@ -36,6 +37,7 @@ def run_models(
     batch_size: int = 32,
     num_workers: int = 0,
     description: str = 'Images',
+    with_maps: bool = False,
 ) -> Iterator[tuple[list[DataSample], dict[Hashable, Outputs]]]:
     """Run models on a data set, side by side.
 
@@ -49,6 +51,7 @@ def run_models(
         batch_size (int): Defaults to 32.
         num_workers (int): Processes that load images. Defaults to 0.
         description (str): What the bar of progress says. Defaults to 'Images'.
+        with_maps (bool): Whether to give inherent class maps, too. Defaults to False.
 
     Yields:
         tuple: The data samples of a batch, and the outputs of every model.
@@ -67,9 +70,12 @@ def run_models(
                     inputs = model.data_preprocessor(dict(inputs=batch['inputs']))['inputs']
                     shared[key] = inputs, model.extract_feat(inputs, stage='backbone')
                 inputs, feats = shared[key]
+                if with_maps:
+                    outputs[name] = Outputs(inputs, feats, *logits_and_maps(model, feats))
+                    continue
                 neck = getattr(model, 'neck', None)
-                necked = feats if neck is None else neck(feats)
-                outputs[name] = Outputs(inputs, feats, necked, model.head(necked))
+                logits = model.head(feats if neck is None else neck(feats))
+                outputs[name] = Outputs(inputs, feats, logits, None)
         yield batch['data_samples'], outputs
 
 

@@ -19,6 +19,7 @@ COLUMNS = (
     ('swap', 'Swap', 1, 'swap_chance'),
     ('swap_expected', 'Swap\nas expected', 1, 'swap_expected_chance'),
     ('road', 'ROAD', 1, 'road_chance'),
+    ('completeness', 'map and bias\nof the logit', 1, None),
     ('multi-label/map_correlation', 'map\ncorrelation', 2, 'multi-label/map_correlation_chance'),
     ('random_head/grid_pg', 'GridPG of a\nrandom head', 1, 'multi-label/grid_pg_chance'),
     ('random_head/energy_pg', 'EnergyPG of a\nrandom head', 1, 'multi-label/energy_pg_chance'),

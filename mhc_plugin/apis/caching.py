@@ -1,6 +1,7 @@
 """``--cache-features``: loops over stored features in the place of a config's own."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -91,6 +92,21 @@ def set_feature_cache(cfg: Config, options: dict[str, Any]) -> None:
             options = dict(options, store='maps')
         cache = dict(val_cfg.get('cache') or {}) | options
         val_cfg.update(type=f'mmpretrain.{loop}', cache=cache)
+
+
+def set_optimum(cfg: Config, weight_decay: float | Sequence[float] | str) -> None:
+    """Solve for the optimum of linear heads on stored features.
+
+    Args:
+        cfg (Config): Changed in place.
+        weight_decay (float | Sequence[float] | str): See :class:`OptimumTrainLoop`.
+    """
+    set_feature_cache(cfg, {})
+    cfg.train_cfg = dict(
+        type='mmpretrain.OptimumTrainLoop', weight_decay=weight_decay, cache=cfg.train_cfg.cache
+    )
+    # There is one step and no learning rate.
+    cfg.param_scheduler = None
 
 
 def _name(loop_cfg: dict) -> str | None:

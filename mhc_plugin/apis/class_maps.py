@@ -21,6 +21,7 @@ from mhc_plugin.class_maps import (
 from mhc_plugin.class_maps.display import packed_to_rgb
 from mhc_plugin.class_maps.panels import MapView, draw_panel, truth_of
 from mhc_plugin.datasets.images import Image, ImagePipeline, batches, list_images
+from mhc_plugin.utils.batch import Features
 
 from .inferencer import MultiLabelInferencer
 from .model import classes_of
@@ -30,7 +31,7 @@ _BATCH = 32
 
 def class_maps(
     model: nn.Module,
-    images: torch.Tensor | tuple[torch.Tensor, ...] | Image | Sequence[Image],
+    images: torch.Tensor | Features | Image | Sequence[Image],
     classes: Sequence[int | str] | None = None,
     method: str = 'inherent',
 ) -> torch.Tensor:
@@ -40,8 +41,8 @@ def class_maps(
         model (nn.Module): An MMPretrain classifier with a backbone and a head. It is left as it
             was found. For paths and arrays it has to know its config, as from :func:`load_model`
             or ``mmpretrain.get_model``.
-        images (Tensor | tuple[Tensor] | str | np.ndarray | Sequence): What the data preprocessor
-            returns, (N, 3, H, W); or, as a tuple, features; or paths and arrays (BGR), which are
+        images (Tensor | Features | str | np.ndarray | Sequence): What the data preprocessor
+            returns, (N, 3, H, W); or features; or paths and arrays (BGR), which are
             prepared as the test pipeline does.
         classes (Sequence[int | str], optional): Classes by index or name, in the order in which
             their maps are wanted. Defaults to all.
@@ -60,13 +61,8 @@ def class_maps(
     classifier = unwrap_classifier(model)
     indices = None if classes is None else class_indices(classifier, classes)
     with left_as_found(classifier):
-        if isinstance(images, torch.Tensor | tuple):
-            device = next(classifier.parameters()).device
-            images = (
-                images.to(device)
-                if isinstance(images, torch.Tensor)
-                else tuple(feat.to(device) for feat in images)
-            )
+        if isinstance(images, torch.Tensor | Features):
+            images = images.to(next(classifier.parameters()).device)
             return class_maps_of(classifier, images, method, indices)
         maps = [
             class_maps_of(classifier, batch, method, indices)

@@ -40,7 +40,8 @@ def load_config(config: str | os.PathLike, cfg_options: dict[str, Any] | None = 
             ``{'train_cfg.max_epochs': 10}``. Defaults to None.
 
     Returns:
-        Config: The config, merged.
+        Config: The config, merged. A key or option that nothing reads, but that looks like one that
+        something reads, is warned of.
 
     Raises:
         FileNotFoundError: If there is no such config; the message names the closest ones.

@@ -101,6 +101,70 @@ def split_total_batch(cfg: Config) -> None:
     cfg.train_dataloader.batch_size = total // world_size
 
 
+def replace_pretrained(cfg: Config, weights: str | os.PathLike) -> None:
+    """Take the published weights of the backbone out of a config.
+
+    Args:
+        cfg (Config): Changed in place; ``cfg.backbone_weights`` records what was asked for.
+        weights (str | PathLike): A checkpoint, or ``'none'`` for random weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the config's model has no backbone.
+    """
+    weights = os.fspath(weights)
+    if weights != 'none' and not Path(weights).expanduser().is_file():
+        raise FileNotFoundError(
+            f"There is no file {weights} to read the backbone's weights from. "
+            'Give a checkpoint, or `none` for random weights.'
+        )
+    backbone = cfg.model.get('backbone')
+    if backbone is None:
+        raise ValueError(
+            f'Expected a model with a backbone, but {cfg.model.type} has none whose '
+            'weights could be replaced.'
+        )
+    backbone.pop('init_cfg', None)
+    cfg.model.pop('pretrained', None)
+    if 'pretrained' in backbone:
+        # timm's models download when they are built.
+        backbone.pretrained = False
+    cfg.backbone_weights = weights
+
+
+def add_hooks(cfg: Config, **hooks: dict) -> None:
+    """Add hooks, by names under which a config may replace them, also with None.
+
+    Args:
+        cfg (Config): Changed in place.
+        **hooks (dict): The hooks' configs.
+    """
+    # MMEngine takes None for its own hooks only.
+    cfg.default_hooks = {
+        name: hook
+        for name, hook in (hooks | dict(cfg.get('default_hooks') or {})).items()
+        if name not in hooks or hook is not None
+    }
+
+
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config asks for."""
+    """Build the runner that a config asks for, and the folders that it writes to.
+
+    Raises:
+        OSError: If a folder cannot be made.
+    """
+    for folder, option in written_folders(cfg).items():
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f'Folder {folder} cannot be made ({error.strerror}): name another with `{option}`.'
+            ) from error
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def written_folders(cfg: Config) -> dict[str, str]:
+    """The folders that a run writes to, and the options that name them."""
+    loops = [cfg.get(name) or {} for name in ('train_cfg', 'val_cfg', 'test_cfg')]
+    folders = {loop['cache_dir']: '--cache-dir' for loop in loops if 'cache_dir' in loop}
+    return folders | {cfg.work_dir: '--work-dir'}

@@ -12,7 +12,7 @@ from mmpretrain.models import MultiLabelClsHead
 from torch import Tensor, nn
 
 from mhc_plugin import compat
-from mhc_plugin.class_maps import closed_form_maps, left_as_found, unwrap_classifier
+from mhc_plugin.class_maps import closed_form, left_as_found, unwrap_classifier
 from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.utils.missing import needs_extra
 
@@ -49,11 +49,15 @@ class ExportableClassifier(nn.Module):
             images (Tensor): float (N, 3, H, W) in 0..255.
         """
         feats = self.model.extract_feat((images - self.mean) / self.std, stage='backbone')
-        neck = getattr(self.model, 'neck', None)
-        logits = self.model.head(feats if neck is None else neck(feats))
+        if self.with_maps:
+            logits, maps = closed_form(self.model, feats)
+            maps = maps.clamp(min=0)
+        else:
+            neck = getattr(self.model, 'neck', None)
+            logits, maps = self.model.head(feats if neck is None else neck(feats)), None
         is_multi_label = isinstance(self.model.head, MultiLabelClsHead)
         scores = logits.sigmoid() if is_multi_label else logits.softmax(1)
-        return (scores, closed_form_maps(self.model, feats)) if self.with_maps else scores
+        return (scores, maps) if self.with_maps else scores
 
 
 def export_onnx(
@@ -142,7 +146,7 @@ def _has_no_maps(model: nn.Module, images: Tensor) -> bool:
     feats = model.extract_feat(
         model.data_preprocessor(dict(inputs=images))['inputs'], stage='backbone'
     )
-    return closed_form_maps(model, feats) is None
+    return closed_form(model, feats) is None
 
 
 def _metadata(model: nn.Module) -> dict[str, str]:

@@ -13,11 +13,12 @@ from mmpretrain import get_model
 from torch import nn
 
 from mhc_plugin.datasets.images import test_dataset
-from mhc_plugin.models.backbone_weights import BACKBONE, RECORD, holds_backbone
+from mhc_plugin.models.backbone_weights import check_weights, holds_backbone
 from mhc_plugin.utils.logs import quiet
 from mhc_plugin.utils.missing import explain_downloads
 from mhc_plugin.utils.seeding import seeded
 
+from .checkpoints import check_readable
 from .config import load_config
 
 
@@ -49,8 +50,8 @@ def load_model(
     cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     if checkpoint is not None:
         checkpoint = os.fspath(checkpoint)
-        if '://' not in checkpoint and not Path(checkpoint).is_file():
-            raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+        if '://' not in checkpoint:
+            check_readable(Path(checkpoint))
         if cfg.model.get('backbone', {}).get('pretrained') and holds_backbone(checkpoint):
             # timm's models download when they are built.
             cfg.model.backbone.pretrained = False
@@ -67,7 +68,7 @@ def load_model(
             model.init_weights()
         else:
             loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='current')
-            _check_names(model, loaded.get('state_dict', loaded), checkpoint)
+            check_weights(model, loaded, checkpoint)
             meta = dict(loaded.get('meta', {}).get('dataset_meta') or {})
     if not meta.get('classes'):
         classes = _configured_classes(cfg) or (model._dataset_meta or {}).get('classes')
@@ -95,31 +96,11 @@ def classes_of(model: nn.Module) -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def _check_names(model: nn.Module, state: dict, checkpoint: str) -> None:
-    """Raise where MMEngine only warns: a head without its weights predicts noise."""
-    own = model.state_dict()
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
-    if RECORD in state:
-        # Loading has made sure that the backbone is the one it was trained on.
-        own = {name: value for name, value in own.items() if not name.startswith(BACKBONE)}
-    wrong = [
-        f'{name} {tuple(value.shape)}'
-        for name, value in own.items()
-        if name not in state or state[name].shape != value.shape
-    ]
-    if wrong:
-        more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
-        raise ValueError(
-            f'Expected {checkpoint} to hold the weights of this model, but it lacks '
-            f'{", ".join(wrong[:3])}{more}. Is it a checkpoint of another config?'
-        )
-
-
 def _configured_classes(cfg: Config) -> list[str] | None:
     try:
         dataset = test_dataset(cfg)
     except ValueError:
         return None
     classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    # A config may name a file of classes, which the checkpoint's own list stands for.
-    return None if classes is None or isinstance(classes, str) else list(classes)
+    # A config may name a file of classes, or how to choose them; the checkpoint has their list.
+    return None if classes is None or isinstance(classes, str | dict) else list(classes)

@@ -19,11 +19,13 @@ from rich.table import Table
 
 from mhc_plugin.datasets.images import flip_views, inner_dataset
 from mhc_plugin.models.backbone_weights import holds_backbone
-from mhc_plugin.utils.logs import table_text
+from mhc_plugin.utils.logs import Screen, table_text
 from mhc_plugin.utils.missing import explain_downloads
 
+from .checkpoints import check_readable
 from .config import load_config
-from .environment import build_runner, set_loader_defaults, set_work_dir, start_processes
+from .environment import add_hooks, build_runner, set_loader_defaults, set_work_dir, start_processes
+from .start import StartHook
 
 _CLASSWISE = '_classwise'
 
@@ -44,6 +46,7 @@ def test(
     tta: bool = False,
     maps: str | None = None,
     launcher: str = 'none',
+    verbose: bool = False,
 ) -> dict[str, Any]:
     """Test a checkpoint and log a table of its scores.
 
@@ -70,6 +73,8 @@ def test(
             method of ``pytorch_grad_cam``. Defaults to None.
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to
             ``'none'``.
+        verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
+            too; it is in the log file always. Defaults to False.
 
     Returns:
         dict[str, Any]: The metrics.
@@ -77,7 +82,8 @@ def test(
     Raises:
         FileNotFoundError: If a config, checkpoint or data set does not exist.
         ConnectionError: If the checkpoint cannot be downloaded.
-        ValueError: If settings do not fit together.
+        ValueError: If settings do not fit together, or the checkpoint is not of this model and
+            these classes.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     _check(checkpoint, out, out_item, tta, show or show_dir is not None, maps is not None)
@@ -109,10 +115,13 @@ def test(
             type=f'mmpretrain.{"FeatureCache" if is_cached else ""}ClassMapTestLoop', method=maps
         )
     set_loader_defaults(cfg, ('test_dataloader',), pin_memory, persistent_workers=None)
+    add_hooks(cfg, matching_checkpoint=dict(type='mmpretrain.MatchingCheckpointHook'))
     start_processes(cfg, launcher)
 
-    with explain_downloads(cfg):
+    screen = Screen(verbose)
+    with screen.in_use(), explain_downloads(cfg):
         runner = build_runner(cfg)
+        runner.register_hook(StartHook(screen))
         if out is not None and out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=os.fspath(out)))
         metrics = runner.test()
@@ -283,8 +292,8 @@ def _check(
         raise ValueError(
             'Expected one of `tta` and `maps`: the views of a sample have maps of their own.'
         )
-    if '://' not in os.fspath(checkpoint) and not Path(checkpoint).expanduser().is_file():
-        raise FileNotFoundError(f'There is no checkpoint {os.fspath(checkpoint)}.')
+    if '://' not in os.fspath(checkpoint):
+        check_readable(Path(checkpoint))
 
 
 def _set_tta(cfg: Config) -> None:

@@ -2,28 +2,37 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
-from mhc_plugin.utils.missing import explain_downloads
+from mhc_plugin.models import FrozenBackboneClassifier
+from mhc_plugin.models.backbone_weights import load_backbone
+from mhc_plugin.utils.logs import Screen
+from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
-from .backbone_weights import load_backbone, replace_pretrained
-from .caching import set_feature_cache
-from .checkpoints import newest_readable, what_is_wrong
+from .caching import set_feature_cache, set_optimum
+from .checkpoints import RESUMABLE, check_readable, newest_readable
+from .class_choice import select_classes
 from .config import load_config
 from .environment import (
+    add_hooks,
     build_runner,
+    replace_pretrained,
     set_loader_defaults,
     set_work_dir,
     split_total_batch,
     start_processes,
+    written_folders,
 )
+from .start import StartHook
 
 
 @dataclass(frozen=True)
@@ -57,12 +66,18 @@ def train(
     seed: int | None = None,
     backbone_weights: str | os.PathLike | None = None,
     feature_cache: dict[str, Any] | None = None,
+    optimum: float | Sequence[float] | str | None = None,
+    classes: Sequence[str] | None = None,
     small_checkpoints: bool = False,
+    verbose: bool = False,
 ) -> TrainResult:
     """Train a model.
 
-    Whatever the config, epochs are made reproducible (:class:`ReproducibleEpochHook`) and batch
-    statistics agree between processes (:class:`SyncTrainedBuffersHook`).
+    Whatever the config, epochs are made reproducible (:class:`ReproducibleEpochHook`), batch
+    statistics agree between processes (:class:`SyncTrainedBuffersHook`), a loss that is no number
+    ends the run (:class:`FiniteLossHook`), data and checkpoint have to match
+    (:class:`MatchingCheckpointHook`), and a resumed run follows its own config
+    (:class:`ResumeHook`). A config replaces each of them by its name in ``default_hooks``.
 
     Args:
         cfg (Config | str | PathLike): A config, which is left as it is, or what
@@ -87,8 +102,15 @@ def train(
         feature_cache (dict, optional): Run the frozen backbone once and train on stored features:
             options of :class:`FeatureCacheTrainLoop`, ``{}`` for its defaults. Defaults to None,
             which means what the config says.
+        optimum (float | Sequence[float] | str, optional): Solve for the optimum on stored
+            features, in the place of the config's schedule: the weight decay of
+            :class:`OptimumTrainLoop`. Defaults to None, which means what the config says.
+        classes (Sequence[str], optional): Train the heads of these classes alone
+            (:func:`select_classes`). Defaults to None, which means all.
         small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
             Defaults to False.
+        verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
+            too; it is in the log file always. Defaults to False.
 
     Returns:
         TrainResult: Where the checkpoint is and what it scored.
@@ -96,7 +118,10 @@ def train(
     Raises:
         FileNotFoundError: If a config, checkpoint or data set does not exist.
         ConnectionError: If weights cannot be downloaded.
-        ValueError: If settings do not fit together, or no checkpoint can be read.
+        ValueError: If settings do not fit together, no checkpoint can be read, or what is resumed
+            is not of this model and these classes.
+        FloatingPointError: If the loss becomes infinite or no number.
+        OSError: If a folder cannot be made, or its disk is full.
     """
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     set_work_dir(cfg, work_dir)
@@ -119,6 +144,10 @@ def train(
         replace_pretrained(cfg, weights)
     if feature_cache is not None:
         set_feature_cache(cfg, feature_cache)
+    if optimum is not None:
+        set_optimum(cfg, optimum)
+    if classes is not None:
+        select_classes(cfg, classes)
     set_loader_defaults(
         cfg,
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),
@@ -126,12 +155,22 @@ def train(
         persistent_workers,
     )
     notes = _set_resume(cfg, resume)
-    _set_hooks(cfg, small_checkpoints)
+    add_hooks(
+        cfg,
+        reproducible_epoch=dict(type='mmpretrain.ReproducibleEpochHook'),
+        sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'),
+        finite_loss=dict(type='mmpretrain.FiniteLossHook'),
+        matching_checkpoint=dict(type='mmpretrain.MatchingCheckpointHook'),
+        resume=dict(type='mmpretrain.ResumeHook'),
+    )
+    if small_checkpoints:
+        add_hooks(cfg, small_checkpoint=dict(type='mmpretrain.SmallCheckpointHook'))
     _check_optimizer(cfg)
     start_processes(cfg, launcher)
     split_total_batch(cfg)
 
-    with explain_downloads(cfg):
+    screen = Screen(verbose)
+    with screen.in_use(), explain_downloads(cfg):
         runner = build_runner(cfg)
         for note in notes:
             runner.logger.warning(note)
@@ -139,11 +178,13 @@ def train(
             load_backbone(runner.model, weights)
         scores = _LastScores()
         runner.register_hook(scores)
-        runner.train()
-    if scores.metrics is None and runner.val_loop is not None:
-        # The run before this one had trained to the end, but perhaps not said what that scored.
-        runner.val_loop.run()
-    return _report(runner, scores.metrics or {})
+        runner.register_hook(StartHook(screen))
+        with explain_full_disk(*written_folders(cfg)):
+            runner.train()
+        if scores.metrics is None and runner.val_loop is not None:
+            # The run before this one had trained to the end, but perhaps not said what that scored.
+            runner.val_loop.run()
+        return _report(runner, scores.metrics or {})
 
 
 class _LastScores(Hook):
@@ -166,21 +207,15 @@ def _set_resume(cfg: Config, resume: bool | str | os.PathLike) -> list[str]:
     cfg.resume = True
     if resume not in (True, 'auto'):
         cfg.load_from = os.fspath(resume)
-        path = Path(resume)
-        if '://' in cfg.load_from:
-            return []
-        if not path.is_file():
-            raise FileNotFoundError(f'There is no checkpoint {path} to resume from.')
-        problem = what_is_wrong(path)
-        if problem is not None:
-            raise ValueError(f'Checkpoint {path} cannot be resumed from: {problem}.')
+        if '://' not in cfg.load_from:
+            check_readable(Path(resume), RESUMABLE)
         return []
-    path, damaged = newest_readable(Path(cfg.work_dir))
+    path, notes = newest_readable(Path(cfg.work_dir))
     if path is None:
         cfg.resume = False
         return [f'{cfg.work_dir} holds no checkpoint yet: training starts from the beginning.']
     cfg.load_from = str(path)
-    return [f'Cannot resume from {problem}. Falling back to {path}.' for problem in damaged]
+    return notes
 
 
 def _check_optimizer(cfg: Config) -> None:
@@ -188,21 +223,6 @@ def _check_optimizer(cfg: Config) -> None:
     name = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
     if isinstance(name, str) and OPTIMIZERS.get(name) is None:
         raise KeyError(f'{name} is not in the mmpretrain::optimizer registry')
-
-
-def _set_hooks(cfg: Config, small_checkpoints: bool) -> None:
-    """Add the hooks that any training gets; a config may replace them by name, also with None."""
-    ours = dict(
-        reproducible_epoch=dict(type='mmpretrain.ReproducibleEpochHook'),
-        sync_trained_buffers=dict(type='mmpretrain.SyncTrainedBuffersHook'),
-    )
-    if small_checkpoints:
-        ours['small_checkpoint'] = dict(type='mmpretrain.SmallCheckpointHook')
-    hooks = ours | dict(cfg.get('default_hooks') or {})
-    # MMEngine takes None for its own hooks only.
-    cfg.default_hooks = {
-        name: hook for name, hook in hooks.items() if name not in ours or hook is not None
-    }
 
 
 def _report(runner: Runner, metrics: dict) -> TrainResult:
@@ -218,9 +238,30 @@ def _report(runner: Runner, metrics: dict) -> TrainResult:
         runner.logger.info(f'Best checkpoint: {best}')
     runner.logger.info(f'Last checkpoint: {checkpoint or "none was saved"}')
     runner.logger.info(f'Last validation: {scores or "none"}')
+    _say_what_next(runner, best or checkpoint)
     return TrainResult(
         checkpoint=Path(checkpoint) if checkpoint else None,
         metrics=metrics,
         best_checkpoint=Path(best) if best else None,
         runner=runner,
     )
+
+
+def _say_what_next(runner: Runner, checkpoint: str | None) -> None:
+    """Name the command that draws class maps, and pictures that are there already."""
+    pictures = Path(runner._log_dir) / 'vis_data' / 'vis_image'
+    if pictures.is_dir():
+        runner.logger.info(f'Pictures of this run: {pictures}')
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if checkpoint and runner.cfg.filename and isinstance(model, FrozenBackboneClassifier):
+        config, checkpoint = _as_given(runner.cfg.filename), _as_given(checkpoint)
+        runner.logger.info(
+            'What each class is seen by, drawn into the folder class_maps: '
+            f'python tools/class_maps.py {config} {checkpoint} --dataset test'
+        )
+
+
+def _as_given(path: str) -> str:
+    """A path as short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative

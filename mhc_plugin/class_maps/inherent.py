@@ -1,6 +1,7 @@
 """Class maps that a model gives by itself: feature times gradient of the logit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -43,31 +44,62 @@ def inherent_maps(
     Raises:
         ValueError: If the features are no maps, or the head gives no logits (N, num_classes).
     """
-    dtype = next((p.dtype for p in model.head.parameters()), feats[-1].dtype)
-    # Without autocast: maps are compared between classes, and the heads are small.
-    with torch.no_grad(), torch.autocast(feats[-1].device.type, enabled=False):
-        feats = tuple(feat.to(dtype) for feat in feats)
-        maps = closed_form_maps(model, feats, given)
-        if maps is None:
-            return _gradient_maps(model, check_maps(feats, 'features'), classes)
+    with _in_dtype_of_head(model, feats) as feats:
+        found = closed_form(model, feats, given)
+        if found is None:
+            return _by_gradient(model, check_maps(feats, 'features'), classes)[1].clamp_(min=0)
+        maps = found[1].clamp(min=0)
         return maps if classes is None else maps[:, list(classes)]
 
 
-def closed_form_maps(
-    model: nn.Module, feats: tuple[torch.Tensor, ...], given: bool = False
-) -> torch.Tensor | None:
-    """Inherent maps of all classes by tensor operations alone, or None where there are none.
+def logits_and_maps(
+    model: nn.Module, feats: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and inherent maps of all classes before they are clamped, from one run of the head.
 
-    Arguments are those of :func:`inherent_maps`, which says more.
+    Args:
+        model (nn.Module): See :func:`inherent_maps`.
+        feats (tuple[Tensor]): What the backbone gives for a batch.
+
+    Returns:
+        tuple[Tensor, Tensor]: Logits (N, num_classes), and maps (N, num_classes, h, w) with both
+        signs, which :func:`inherent_maps` clamps.
+
+    Raises:
+        ValueError: See :func:`inherent_maps`.
     """
-    pooled_by_head = _feats_with_own_maps(model, feats, given)
-    if pooled_by_head is not None:
-        return model.head.class_maps(pooled_by_head)
+    with _in_dtype_of_head(model, feats) as feats:
+        return closed_form(model, feats) or _by_gradient(model, check_maps(feats, 'features'), None)
+
+
+@contextmanager
+def _in_dtype_of_head(
+    model: nn.Module, feats: tuple[torch.Tensor, ...]
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Without autocast: maps are compared between classes, and the heads are small."""
+    dtype = next((p.dtype for p in model.head.parameters()), feats[-1].dtype)
+    with torch.no_grad(), torch.autocast(feats[-1].device.type, enabled=False):
+        yield tuple(feat.to(dtype) for feat in feats)
+
+
+def closed_form(
+    model: nn.Module, feats: tuple[torch.Tensor, ...], given: bool = False
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Logits and inherent maps of all classes by tensor operations alone, or None.
+
+    Arguments are those of :func:`inherent_maps`, which says more; maps have both signs.
+    """
     neck, head = getattr(model, 'neck', None), model.head
+    own = _feats_with_own_maps(model, feats, given)
+    if own is not None:
+        if not hasattr(head, 'logits_and_maps'):
+            return head(own), head.class_maps(own)
+        return head.logits_and_maps(own)
     if type(neck) is not GlobalAveragePooling or type(head) not in _LINEAR_HEADS:
         return None
     x = check_maps(feats, 'features')[-1]
-    return F.conv2d(x, head.fc.weight[:, :, None, None]).clamp(min=0)
+    maps = F.conv2d(x, head.fc.weight[:, :, None, None])
+    return head(_apply_neck(model, feats)), maps
 
 
 def _apply_neck(model: nn.Module, feats: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -86,9 +118,9 @@ def _feats_with_own_maps(
     return necked if all(feat.dim() == 4 for feat in necked) else None
 
 
-def _gradient_maps(
+def _by_gradient(
     model: nn.Module, feats: tuple[torch.Tensor, ...], classes: Sequence[int] | None
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run neck and head once, and their gradient once per class."""
     leaves = [feat.detach().requires_grad_() for feat in feats]
     with torch.enable_grad():
@@ -103,7 +135,7 @@ def _gradient_maps(
         size = max((leaf.shape[-2:] for leaf in used), key=lambda hw: hw[0] * hw[1])
         classes = range(logits.size(1)) if classes is None else classes
         maps = [_gradient_map(logits[:, c].sum(), used, size) for c in classes]
-    return torch.stack(maps, 1)
+    return logits.detach(), torch.stack(maps, 1)
 
 
 def _leaves_in_use(logits: torch.Tensor, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -114,7 +146,7 @@ def _leaves_in_use(logits: torch.Tensor, leaves: list[torch.Tensor]) -> list[tor
 def _gradient_map(
     logit: torch.Tensor, leaves: list[torch.Tensor], size: torch.Size
 ) -> torch.Tensor:
-    """Map (N, h, w) of one class, summed over stages before it is clamped."""
+    """Map (N, h, w) of one class, summed over stages."""
     grads = torch.autograd.grad(logit, leaves, retain_graph=True)
     total = 0
     for leaf, grad in zip(leaves, grads):
@@ -123,4 +155,4 @@ def _gradient_map(
         if stage.shape[-2:] != size:
             stage = F.interpolate(stage, size=size, mode='bilinear', align_corners=False)
         total = total + stage
-    return total.squeeze(1).clamp_(min=0)
+    return total.squeeze(1)

@@ -30,6 +30,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started the processes',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help="MMEngine's own log on the screen, too: environment, config, hooks",
+    )
     parser.add_argument('--traceback', action='store_true', help='show where an error was raised')
     # Set by `torch.distributed.launch`; torchrun sets the variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

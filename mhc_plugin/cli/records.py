@@ -108,8 +108,7 @@ def write_record(
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ', no GPU'
     record = dict(
         command=_command(),
-        commit=_commit(),
-        code=code_hash(),
+        **BEGUN_WITH,
         versions=dict(python=platform.python_version(), **_versions()),
         machine=f'{platform.machine()}, {len(os.sched_getaffinity(0))} cores{gpu}',
         date=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M'),
@@ -144,9 +143,18 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _command() -> str:
-    root = PACKAGE.parent
-    words = [os.path.relpath(word, root) if os.path.isabs(word) else word for word in sys.argv]
-    return f'python {shlex.join(words)}'
+    folders = {os.path.abspath(os.environ.get('MHC_DATA_ROOT', 'data')): '"$MHC_DATA_ROOT"'}
+    folders[str(PACKAGE.parent)] = '.'
+    words = ['python']
+    for word in sys.argv:
+        for folder, name in folders.items():
+            if word.startswith(folder + os.sep):
+                words.append(f'{name}/{shlex.quote(word[len(folder) + 1 :])}'.removeprefix('./'))
+                break
+        else:
+            # Folders of this machine say nothing to another.
+            words.append(shlex.quote(os.path.basename(word) if os.path.isabs(word) else word))
+    return ' '.join(words)
 
 
 def _commit() -> str | None:
@@ -174,3 +182,7 @@ def _versions() -> dict[str, str]:
             except metadata.PackageNotFoundError:
                 continue
     return versions
+
+
+# Of the code that runs, not of what a long run finds changed at its end.
+BEGUN_WITH = dict(commit=_commit(), code=code_hash())

@@ -249,7 +249,8 @@ class BoxTable:
         corners (np.ndarray): float32 ``(boxes, 4)``: x1, y1, x2, y2.
         classes (np.ndarray): int16 ``(boxes,)``.
         difficult (np.ndarray): bool ``(boxes,)``.
-        normalized (bool): Whether corners are in 0..1 of the image, else in pixels.
+        normalized (bool): Whether corners are in 0..1 of the image as it is stored, else in pixels
+            of the image as it is shown.
     """
 
     offsets: np.ndarray
@@ -266,6 +267,17 @@ class BoxTable:
             self.corners[boxes],
             self.classes[boxes],
             self.difficult[boxes],
+            self.normalized,
+        )
+
+    def keep(self, corners: np.ndarray, kept: np.ndarray) -> 'BoxTable':
+        """The boxes that are ``kept``, bool ``(boxes,)``, with other ``corners``."""
+        counts = np.concatenate([[0], np.cumsum(kept)])
+        return BoxTable(
+            counts[self.offsets],
+            corners[kept],
+            self.classes[kept],
+            self.difficult[kept],
             self.normalized,
         )
 

@@ -3,15 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from .annotation_files import AnnotationError
+from .image_files import read_image_header
 from .label_table import BoxTable, LabelTable
-
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -21,9 +17,10 @@ class SampleTable(Sequence):
     Attributes:
         folders (list[str]): The folders of images.
         folder_of (np.ndarray): uint8 ``(n,)``, places in ``folders``.
-        names (np.ndarray): Bytes ``(n,)``, file names without ``.jpg``.
+        names (np.ndarray): Bytes ``(n,)``, file names without what all of them end in.
         labels (LabelTable): Labels of the ``n`` images.
         boxes (BoxTable, optional): Boxes of the ``n`` images.
+        ending (str): What all file names end in. Defaults to ''.
     """
 
     folders: list[str]
@@ -31,6 +28,7 @@ class SampleTable(Sequence):
     names: np.ndarray
     labels: LabelTable
     boxes: BoxTable | None = None
+    ending: str = ''
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,7 +46,8 @@ class SampleTable(Sequence):
         if self.boxes is not None:
             corners, classes, difficult = self.boxes.of(row)
             if self.boxes.normalized:
-                corners = corners * np.tile(_image_size(sample['img_path']), 2)
+                image = read_image_header(sample['img_path'])
+                corners = image.turn(corners) * np.tile(image.shown_size, 2)
             sample.update(
                 gt_bboxes=corners.astype(np.float32),
                 gt_bboxes_labels=classes,
@@ -58,7 +57,11 @@ class SampleTable(Sequence):
 
     def path(self, row: int) -> str:
         """File of one image."""
-        return f'{self.folders[self.folder_of[row]]}/{self.names[row].decode()}.jpg'
+        return f'{self.folders[self.folder_of[row]]}/{self.file(row)}'
+
+    def file(self, row: int) -> str:
+        """Name of the file of one image."""
+        return self.names[row].decode() + self.ending
 
     def take(self, rows: np.ndarray) -> 'SampleTable':
         """The chosen samples, in the order of ``rows``."""
@@ -80,19 +83,9 @@ def sample_entries(samples: SampleTable, root: str) -> Iterator[dict]:
     folders = [os.path.relpath(folder, root) for folder in samples.folders]
     for row in range(len(samples)):
         labels = samples.labels.row(row)
-        path = os.path.join(folders[samples.folder_of[row]], f'{samples.names[row].decode()}.jpg')
+        path = os.path.join(folders[samples.folder_of[row]], samples.file(row))
         yield dict(
             img_path=os.path.normpath(path),
             gt_label=np.flatnonzero(labels == 1).tolist(),
             unknown_label=np.flatnonzero(labels == -1).tolist(),
         )
-
-
-def _image_size(path: str) -> np.ndarray:
-    """Width and height as the image is shown, from its header alone."""
-    try:
-        with Image.open(Path(path)) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            return np.array(image.size[::-1] if turned else image.size, np.float32)
-    except UnidentifiedImageError:
-        raise AnnotationError('The image cannot be read.', path) from None

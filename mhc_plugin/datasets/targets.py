@@ -7,7 +7,7 @@ import numpy as np
 
 from .annotation_files import AnnotationError
 from .class_lists import read_class_list
-from .image_folder import can_be_read
+from .image_files import can_be_read
 
 UNKNOWN = -1.0
 
@@ -37,7 +37,39 @@ class MultiLabelTargets:
     Adds ``gt_score``, which MMPretrain's multi-label heads and metrics read first, when a
     sample is asked for; stored are only the short lists. Classes listed under
     ``unknown_label``, where a dataset has such a field, score -1.
+
+    Args:
+        *args, **kwargs: Arguments of the dataset.
+        keep_classes (Sequence[str], optional): Give the labels of these classes alone, in the
+            order of the dataset's. Images are the same. Defaults to None, which means all.
+
+    Raises:
+        ValueError: If there is no such class.
     """
+
+    keep_classes: Sequence[str] | None = None
+
+    def __init__(self, *args, keep_classes: Sequence[str] | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if keep_classes is None:
+            return
+        classes = list(self._metainfo['classes'])
+        unknown = [name for name in keep_classes if name not in classes]
+        if unknown:
+            raise ValueError(
+                f'Expected argument `keep_classes` to name some of {classes}, but got '
+                f'{unknown[0]!r}.'
+            )
+        self.keep_classes = [name for name in classes if name in set(keep_classes)]
+        self._kept = [classes.index(name) for name in self.keep_classes]
+
+    @property
+    def metainfo(self) -> dict:
+        """What is known of the dataset, with the names of the classes that are kept."""
+        metainfo = super().metainfo
+        if self.keep_classes is not None:
+            metainfo['classes'] = tuple(self.keep_classes)
+        return metainfo
 
     def _compat_classes(self, metainfo: dict | None, classes: Any) -> dict:
         """Check the names of classes before MMPretrain hands them on."""
@@ -78,6 +110,11 @@ class MultiLabelTargets:
         info['gt_score'] = target_scores(
             len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
         )
+        if self.keep_classes is not None:
+            score = info['gt_score'][self._kept]
+            info['gt_score'], info['gt_label'] = score, np.flatnonzero(score == 1).tolist()
+            if 'unknown_label' in info:
+                info['unknown_label'] = np.flatnonzero(score == UNKNOWN).tolist()
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:

@@ -1,5 +1,5 @@
-"""Hooks, loops and optimizer wrappers."""
+"""Hooks, loops, and mixed precision without a GPU."""
 
+from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper as CPUAmpOptimWrapper
 from .hooks import *
 from .loops import *
-from .optimizers import *

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mhc_plugin.functional.thresholds import best_f1_threshold_of_class
 
-from .running import KnownPairs, RunningMetric
+from .running import KnownPairs, RunningMetric, pairs_of_classes
 
 
 @METRICS.register_module()
@@ -39,7 +39,7 @@ class BestF1Thresholds(RunningMetric):
             dict: Two lists, one number per class each.
         """
         thresholds, f1 = zip(
-            *(best_f1_threshold_of_class(*known) for known in KnownPairs.merge(results).classes())
+            *(best_f1_threshold_of_class(*known) for known in pairs_of_classes(results))
         )
         return {
             'threshold_classwise': list(thresholds),

@@ -11,7 +11,7 @@ from mhc_plugin.functional.average_precision import EVAL_MODES, average_precisio
 from mhc_plugin.functional.checks import check_choice
 from mhc_plugin.utils.logs import log_table
 
-from .running import KnownPairs, RunningMetric
+from .running import KnownPairs, RunningMetric, pairs_of_classes
 from .samples import class_names, in_test_loop
 
 
@@ -89,7 +89,7 @@ class MultiLabelMeanAP(RunningMetric):
             dict: Names without prefix, and floats or lists.
         """
         ap, positives, known = [], [], []
-        for score, positive in KnownPairs.merge(results).classes():
+        for score, positive in pairs_of_classes(results):
             ap.append(average_precision_of_class(score, positive, self.eval_mode))
             positives.append(int(positive.sum()))
             known.append(len(score))

@@ -120,66 +120,102 @@ class RunningMetric(BaseMetric):
 class KnownPairs:
     """Scores of the known pairs of image and class, class by class.
 
-    Takes the bytes of a score and one more for each pair, and 4 bytes for each class and block of
-    ``BLOCK`` scores that went in.
+    Takes the bytes of a score and one more for each pair, and 4 bytes for each class and ``BLOCK``
+    scores that went in. They lie in three byte arrays that grow in place: many small tensors
+    would keep the memory between them from being used again.
     """
 
     def __init__(self) -> None:
-        # Of each block the scores of its pairs, whether they are positive, and how many of them
-        # each class has; in the order of classes.
-        self.blocks: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.num_classes = 0
+        self.dtype: torch.dtype | None = None
+        # Block after block, each in the order of classes: the scores of its pairs, whether they are
+        # positive, and how many pairs each class has.
+        self._scores, self._positive, self._counts = bytearray(), bytearray(), bytearray()
 
     def add(self, scores: Tensor, target: Tensor) -> 'KnownPairs':
-        """Add the known pairs of samples, scores and targets ``(N, num_classes)``; give self."""
-        known = (target != -1).T.contiguous()
-        self.blocks.append(
-            (
-                scores.T.masked_select(known),
-                target.T.masked_select(known) == 1,
-                known.sum(1, dtype=torch.int32),
-            )
-        )
+        """Add the known pairs of a block of samples.
+
+        Args:
+            scores (Tensor): ``(N, num_classes)``, of one dtype in all blocks.
+            target (Tensor): 1, 0 or -1 (unknown), same shape.
+
+        Returns:
+            KnownPairs: Itself.
+        """
+        if self.dtype not in (None, scores.dtype):
+            raise ValueError(f'Expected scores in {self.dtype}, as before, but got {scores.dtype}.')
+        self.num_classes, self.dtype = scores.shape[1], scores.dtype
+        known = (target != -1).flatten().nonzero().squeeze(1)
+        if len(known) == target.numel():
+            in_order = scores.T.reshape(-1), target.T.reshape(-1)
+            counts = torch.full((self.num_classes,), len(target))
+        else:
+            classes = known % self.num_classes
+            known = known[classes.argsort(stable=True)]
+            in_order = scores.flatten()[known], target.flatten()[known]
+            counts = classes.bincount(minlength=self.num_classes)
+        self._scores += _bytes(in_order[0])
+        self._positive += _bytes(in_order[1] == 1)
+        self._counts += _bytes(counts.int())
         return self
 
-    @classmethod
-    def merge(cls, parts: Sequence['KnownPairs']) -> 'KnownPairs':
-        """Put together what several processes have.
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Scores ``(n,)``, whether they are positive, and where each class begins and ends.
 
-        Raises:
-            ValueError: If there are no samples, or their numbers of classes differ.
+        The last is int64 ``(num_classes + 1,)``.
         """
-        merged = cls()
-        merged.blocks = [block for part in parts for block in part.blocks]
-        if not merged.blocks:
-            raise ValueError('Expected at least one sample to evaluate, but got none.')
-        lengths = {len(counts) for _, _, counts in merged.blocks}
-        if len(lengths) > 1:
-            raise ValueError(
-                f'Expected `pred_score` of one length in all samples, but got {sorted(lengths)}.'
-            )
-        return merged
+        if self.dtype is None:
+            return
+        counts = torch.frombuffer(self._counts, dtype=torch.int32).view(-1, self.num_classes)
+        sizes = counts.sum(1).tolist()
+        if not any(sizes):
+            scores, positive = torch.empty(0, dtype=self.dtype), torch.empty(0, dtype=torch.bool)
+        else:
+            scores = torch.frombuffer(self._scores, dtype=self.dtype)
+            positive = torch.frombuffer(self._positive, dtype=torch.bool)
+        for *pairs, row in zip(scores.split(sizes), positive.split(sizes), counts):
+            yield *pairs, torch.cat([row.new_zeros(1), row]).cumsum(0, dtype=torch.int64)
 
-    def classes(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give for every class the scores of its known pairs, and whether they are positive.
 
-        Pairs are in the order in which they went in. Some classes at a time are put in order, with
-        ``BLOCK`` pairs or those of one class.
-        """
-        ends = [torch.cat([c.new_zeros(1), c]).long().cumsum(0) for _, _, c in self.blocks]
-        total = sum(ends)
-        start, num_classes = 0, len(total) - 1
-        while start < num_classes:
-            fit = int(torch.searchsorted(total, total[start] + BLOCK, right=True)) - 1
-            stop = min(max(fit, start + 1), num_classes)
-            scores, positive, numbers = [], [], []
-            for (values, is_positive, counts), end in zip(self.blocks, ends):
-                own = slice(int(end[start]), int(end[stop]))
-                scores.append(values[own])
-                positive.append(is_positive[own])
-                numbers.append(torch.arange(stop - start).repeat_interleave(counts[start:stop]))
-            order = torch.cat(numbers).argsort(stable=True)
-            lengths = (total[start + 1 : stop + 1] - total[start:stop]).tolist()
-            yield from zip(
-                torch.cat(scores)[order].split(lengths), torch.cat(positive)[order].split(lengths)
-            )
-            start = stop
+def pairs_of_classes(parts: Sequence[KnownPairs]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give for every class the scores of its known pairs, and whether they are positive.
+
+    Pairs are in the order in which they went in. Some classes at a time are put in order, with
+    ``BLOCK`` pairs or those of one class.
+
+    Args:
+        parts (Sequence[KnownPairs]): What every process has kept.
+
+    Raises:
+        ValueError: If there are no samples, or their numbers of classes differ.
+    """
+    widths = {part.num_classes for part in parts if part.dtype is not None}
+    if not widths:
+        raise ValueError('Expected at least one sample to evaluate, but got none.')
+    if len(widths) > 1:
+        raise ValueError(
+            f'Expected `pred_score` of one length in all samples, but got {sorted(widths)}.'
+        )
+    blocks = [block for part in parts for block in part.blocks()]
+    total = sum(ends for _, _, ends in blocks)
+    start, num_classes = 0, len(total) - 1
+    while start < num_classes:
+        fit = int(torch.searchsorted(total, total[start] + BLOCK, right=True)) - 1
+        stop = min(max(fit, start + 1), num_classes)
+        scores, positive, numbers = [], [], []
+        for values, is_positive, ends in blocks:
+            own = slice(int(ends[start]), int(ends[stop]))
+            scores.append(values[own])
+            positive.append(is_positive[own])
+            counts = ends[start + 1 : stop + 1] - ends[start:stop]
+            numbers.append(torch.arange(stop - start).repeat_interleave(counts))
+        order = torch.cat(numbers).argsort(stable=True)
+        lengths = (total[start + 1 : stop + 1] - total[start:stop]).tolist()
+        yield from zip(
+            torch.cat(scores)[order].split(lengths), torch.cat(positive)[order].split(lengths)
+        )
+        start = stop
+
+
+def _bytes(values: Tensor) -> memoryview:
+    return memoryview(values.contiguous().view(torch.uint8).numpy())

@@ -12,9 +12,9 @@ from mhc_plugin.functional.topk import (
     TOPK_ITEMS,
     LabelCounts,
     check_topk,
+    count_hits,
     format_topk,
     label_scores,
-    topk_counts,
 )
 
 from .running import RunningMetric
@@ -89,7 +89,7 @@ class TopKMultiLabelMetric(RunningMetric):
     def add(
         self, state: dict[int, LabelCounts], scores: Tensor, target: Tensor
     ) -> dict[int, LabelCounts]:
-        return _sum([state, topk_counts(scores, target, self.topk)])
+        return _sum([state, count_hits(scores, target, self.topk)])
 
     def compute_metrics(self, results: list[dict[int, LabelCounts]]) -> dict:
         """Compute the results over all samples.

@@ -89,10 +89,11 @@ class FeatureDataset(Dataset):
             # One row per image, or, where the pipeline makes labels, per image and view.
             index = torch.from_numpy(indices if len(targets) == len(self) else rows)
             targets = targets.index_select(0, index.to(targets.device))
-        samples = DataSamples(rows, self._sample, targets)
+        samples = DataSamples(rows, self.sample, targets)
         return dict(inputs=Features(self.reader.gather(rows)), data_samples=samples)
 
-    def _sample(self, row: int) -> DataSample:
+    def sample(self, row: int) -> DataSample:
+        """The data sample of a stored row, made anew."""
         info = self.dataset.get_data_info(row % self.reader.layout.num_samples)
         return decode_sample(self.reader.sample(row), info)
 

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from mhc_plugin.models import FeatureDataPreprocessor, FrozenBackboneClassifier
 from mhc_plugin.models.classifiers.frozen_backbone import pools_globally, run_backbone
-from mhc_plugin.models.heads.base import BaseMultiHeadClsHead
-from mhc_plugin.models.layers import GlobalPool, normalize_maps
+from mhc_plugin.models.heads import BaseMultiHeadClsHead
+from mhc_plugin.models.layers import GlobalPool
 
 # What of a classifier and of its preprocessor the extractor takes the place of.
 OWNED = {
     FrozenBackboneClassifier: ('extract_feat',),
     FeatureDataPreprocessor: ('forward', 'cast_data', '__call__'),
 }
-# What of a head decides over which features it reads.
-READING = ('forward', 'pre_logits', 'loss', 'predict', 'stages')
+# What of a head decides which features it reads.
+READING = ('forward', 'pre_logits', 'loss', 'predict', 'stages', 'reduction')
 
 
 class FeatureExtractor(nn.Module):
@@ -28,7 +28,7 @@ class FeatureExtractor(nn.Module):
         preprocessor (nn.Module): The data preprocessor.
         backbone (nn.Module): The backbone.
         neck (nn.Module, optional): A neck without parameters.
-        pool (FeaturePool, optional): Pools maps ``(N, C, h, w)``; other features stay as they are.
+        pool (nn.Module, optional): Pools maps ``(N, C, h, w)``; other features stay as they are.
             None stores maps.
         positions (tuple[int, ...], optional): Positions in the tuple of features that are read,
             counted from the end where negative. None means all.
@@ -39,7 +39,7 @@ class FeatureExtractor(nn.Module):
         preprocessor: nn.Module,
         backbone: nn.Module,
         neck: nn.Module | None = None,
-        pool: 'FeaturePool | None' = None,
+        pool: nn.Module | None = None,
         positions: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class FeatureExtractor(nn.Module):
         """The frozen part of a model; its modules are shared, not copied.
 
         Vectors are enough for a head that pools first of all and for MMPretrain's
-        ``GlobalAveragePooling``, by exact type: who overrides either reads maps, unless a head
-        says anew that it is not ``spatial``.
+        ``GlobalAveragePooling``, by exact type: who overrides either reads maps, unless it says
+        so anew by ``spatial``.
 
         Args:
             model (nn.Module): The model, without a distributed wrapper.
@@ -76,13 +76,10 @@ class FeatureExtractor(nn.Module):
             head, BaseMultiHeadClsHead, READING
         ):
             positions = head.stages
-            declared = next(c for c in type(head).__mro__ if 'spatial' in vars(c))
-            pools_first = not head.spatial and not _overridden(head, declared, ('score',))
-            if pools_first and type(head.global_pool) is GlobalPool:
-                pool = FeaturePool(head.global_pool.mode, head.global_pool.r, head.normalize)
+            pool = head.reduction if _scores_vectors(head) else None
         if pools_globally(neck):
             # Runs of heads behind this neck and of heads that average share their features.
-            neck, pool = None, FeaturePool('avg')
+            neck, pool = None, GlobalPool('avg')
         pool = None if store == 'maps' else pool
         return cls(model.data_preprocessor, model.backbone, neck, pool, positions)
 
@@ -137,23 +134,10 @@ class FeatureExtractor(nn.Module):
         return feat if self.pool is None or feat.dim() != 4 else self.pool(feat)
 
 
-class FeaturePool(nn.Module):
-    """What a head that is not spatial does before anything else.
-
-    Args:
-        mode (str): ``'avg'``, ``'max'`` or ``'lse'``.
-        r (float): Sharpness of ``'lse'``. Defaults to 10.
-        normalize (str, optional): See :func:`~mhc_plugin.models.layers.normalize_maps`.
-    """
-
-    def __init__(self, mode: str, r: float = 10.0, normalize: str | None = None) -> None:
-        super().__init__()
-        # Where it has no effect, the sharpness must make no difference to the key.
-        self.pool = GlobalPool(mode, r) if mode == 'lse' else GlobalPool(mode)
-        self.normalize = normalize
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(normalize_maps(x, self.normalize))
+def _scores_vectors(head: BaseMultiHeadClsHead) -> bool:
+    """Whether what a head's class says of vectors holds for the very way it scores."""
+    declared = next(c for c in type(head).__mro__ if 'spatial' in vars(c))
+    return type(head.global_pool) is GlobalPool and not _overridden(head, declared, ('score',))
 
 
 def _overridden(value: Any, base: type, names: Sequence[str]) -> str | None:

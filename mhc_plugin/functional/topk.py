@@ -106,11 +106,15 @@ def topk_counts(
     ks = format_topk(topk)
     check_scores_and_target(scores, target)
     check_topk(ks, scores.shape[1])
+    return count_hits(scores, target, ks)
 
+
+def count_hits(scores: Tensor, target: Tensor, topk: Sequence[int]) -> dict[int, LabelCounts]:
+    """:func:`topk_counts` of arguments that have been checked."""
     positive, known = target == 1, target != -1
     num_positive, num_known = _count(positive, 0), _count(known, 0)
     counts = {}
-    for k, mask in topk_masks(scores, ks).items():
+    for k, mask in topk_masks(scores, topk).items():
         hits = _count(mask & positive, 0)
         false_alarms = _count(mask & known, 0) - hits
         misses = num_positive - hits

@@ -1,4 +1,4 @@
-"""Weights of a backbone from a file, and how a checkpoint without a backbone names one."""
+"""Whether weights are a model's, a backbone's from a file, and how a checkpoint names one."""
 
 import json
 import os
@@ -18,6 +18,42 @@ BACKBONE = 'backbone.'
 _TIMM = 'timm_model.'
 
 
+def check_weights(model: nn.Module, checkpoint: dict, source: str | os.PathLike) -> None:
+    """Raise where MMEngine only warns: a head without its weights predicts noise.
+
+    Args:
+        model (nn.Module): What the weights are to be loaded into, wrapped or not.
+        checkpoint (dict): What was read.
+        source (str | PathLike): Where from, for the error.
+
+    Raises:
+        ValueError: If a parameter or buffer of the model is missing or has another shape. A
+            checkpoint that names its backbone need not hold it: loading makes sure that the model
+            has the one that is named.
+    """
+    own = (model.module if hasattr(model, 'module') else model).state_dict()
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    if RECORD in state:
+        own = {name: value for name, value in own.items() if not name.startswith(BACKBONE)}
+    wrong = [
+        f'{name} {tuple(value.shape)}'
+        for name, value in own.items()
+        if name not in state or state[name].shape != value.shape
+    ]
+    if wrong:
+        more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
+        hint = (
+            'Its weights lie under `model`, and are read from `state_dict`.'
+            if isinstance(checkpoint.get('model'), dict)
+            else 'Is it a checkpoint of another config?'
+        )
+        raise ValueError(
+            f'Expected {source} to hold the weights of this model, but it lacks '
+            f'{", ".join(wrong[:3])}{more}. {hint}'
+        )
+
+
 def load_backbone(model: nn.Module, weights: str | os.PathLike) -> None:
     """Load the backbone's weights, checking every name and shape.
 
@@ -26,6 +62,7 @@ def load_backbone(model: nn.Module, weights: str | os.PathLike) -> None:
             backbone alone.
         weights (str | PathLike): A checkpoint of a whole model, whose names begin with
             ``backbone.``, or of a backbone alone, timm's included; what else it holds is left out.
+            Its tensors lie under ``state_dict``, under ``model`` or at the top.
 
     Raises:
         ValueError: If a parameter or batch statistic is missing or has another shape.
@@ -53,8 +90,8 @@ def load_backbone(model: nn.Module, weights: str | os.PathLike) -> None:
 
 def _backbone_state(weights: str | os.PathLike, own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the backbone's own names."""
-    checkpoint = _load_checkpoint(os.fspath(weights), map_location='cpu')
-    state = checkpoint.get('state_dict', checkpoint)
+    checkpoint = _load_checkpoint(os.fspath(weights), map_location='cpu', logger='silent')
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     state = {name.removeprefix('module.'): value for name, value in state.items()}
     if any(name.startswith(BACKBONE) for name in state):
         state = {
@@ -140,7 +177,7 @@ class BackboneRecord:
 
 def holds_backbone(checkpoint: str | os.PathLike) -> bool:
     """Whether a checkpoint holds the backbone's weights, and not a record in their place."""
-    content = _load_checkpoint(os.fspath(checkpoint), map_location='cpu')
+    content = _load_checkpoint(os.fspath(checkpoint), map_location='cpu', logger='silent')
     return RECORD not in content.get('state_dict', content)
 
 

@@ -1,5 +1,8 @@
-"""Packages and weights that are not there, each in one sentence."""
+"""Packages, weights and room on disks that are missing, each in one sentence."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -75,10 +78,42 @@ def explain_downloads(cfg: Config) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explain_full_disk(*folders: str | os.PathLike) -> Iterator[None]:
+    """Say which folder could not be written to: neither torch nor Python does.
+
+    Args:
+        *folders (str | PathLike): What is written to.
+
+    Raises:
+        OSError: If a disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not any(_is_full_disk(cause) for cause in _chain(error)):
+            raise
+        # The one with the least room first.
+        free = sorted((shutil.disk_usage(folder).free, os.fspath(folder)) for folder in folders)
+        places = ' or '.join(f'{folder} ({room / 2**20:,.0f} MiB free)' for room, folder in free)
+        raise OSError(
+            f'The disk is full: writing to {places} failed. Make room, or name another folder; '
+            '`--resume` goes on from the last checkpoint that was written whole.'
+        ) from error
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    # torch.save turns a failed write into an error of its own.
+    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or (
+        isinstance(error, RuntimeError)
+        and ('PytorchStreamWriter failed' in str(error) or 'iostream error' in str(error))
+    )
 
 
 def _is_network_error(error: BaseException) -> bool:

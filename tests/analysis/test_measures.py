@@ -14,6 +14,7 @@ from mhc_plugin.analysis.swap_test import SwappedSplices, swap_test
 from mhc_plugin.apis import load_model
 from mhc_plugin.apis import test as run_test
 from mhc_plugin.datasets.images import dataset_with_test_pipeline
+from mhc_plugin.models.heads import MultiHeadClsHead
 
 GRID = [dict(type='GridPointingGame'), dict(type='MultiLabelMeanAP')]
 
@@ -182,7 +183,7 @@ def test_evaluation_equals_that_of_a_test_loop(tiny_cfg, tiny_model, tiny_checkp
     found = evaluate_maps(dict(a=tiny_model, b=copy.deepcopy(tiny_model)), dataset, GRID)
     tiny_cfg.test_evaluator = GRID
     expected = run_test(tiny_cfg, tiny_checkpoint, maps='inherent')
-    assert found['a'].keys() == expected.keys()
+    assert found['a'].keys() == {*expected, 'completeness'}
     for name, value in expected.items():
         assert found['a'][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
         assert found['b'][name] == pytest.approx(value, abs=1e-3, nan_ok=True)
@@ -196,9 +197,12 @@ def test_everything_is_measured_in_one_pass(tiny_model, dataset, count_passes, m
     monkeypatch.setattr(dataset, 'pipeline', lambda info: images.append(1) or pipeline(info))
     passes = [count_passes(model) for model in models.values()]
     runs = []
-    # Forward hooks of a head are copied with it, so that random heads count, too.
-    for model in models.values():
-        model.head.register_forward_hook(lambda head, args, out: runs.append(id(head)))
+    score = MultiHeadClsHead.score
+    monkeypatch.setattr(
+        MultiHeadClsHead,
+        'score',
+        lambda head, *args, **kwargs: runs.append(id(head)) or score(head, *args, **kwargs),
+    )
     found = evaluate_maps(
         models, dataset, GRID, random_heads=['a'], with_swap=True, seed=7, batch_size=5
     )
@@ -211,7 +215,9 @@ def test_everything_is_measured_in_one_pass(tiny_model, dataset, count_passes, m
     alone = evaluate_maps(dict(b=other), dataset, GRID)['b']
     assert {k: found['b'][k] for k in alone} == pytest.approx(alone, nan_ok=True)
     random = evaluate_maps(dict(r=with_random_head(tiny_model, 7)), dataset)['r']
-    expected = {f'random_head/{k.rpartition("/")[2]}': v for k, v in random.items()}
+    expected = {
+        f'random_head/{k.rpartition("/")[2]}': v for k, v in random.items() if k != 'completeness'
+    }
     assert {k: found['a'][k] for k in expected} == pytest.approx(expected, nan_ok=True)
     assert not any(name.startswith('random_head') for name in found['b'])
     swap = swap_test(models, dataset, seed=7)['b']
@@ -223,6 +229,17 @@ def test_scores_that_are_nan_are_not_measured(tiny_model, dataset):
     nn.init.constant_(tiny_model.head.fc.weight, math.nan)
     with pytest.raises(ValueError, match=r'`scores` to hold no NaN, .* sample 0, class 0'):
         evaluate_maps(dict(a=tiny_model), dataset, [dict(type='MapCorrelation')])
+
+
+def test_completeness_is_that_of_heads_which_say_what_they_add(tiny_model, dataset):
+    sharp = copy.deepcopy(tiny_model)
+    sharp.head.pool = sharp.head.global_pool.mode = 'lse'
+    found = evaluate_maps(dict(mean=tiny_model, lse=sharp), dataset, [])
+    assert found['mean']['completeness'] == pytest.approx(100, abs=1e-3)
+    assert found['lse']['completeness'] < 99.9
+    assert (
+        'completeness' not in evaluate_maps(dict(a=tiny_model), dataset, [], method='GradCAM')['a']
+    )
 
 
 def test_post_hoc_methods_are_measured_too(tiny_model, dataset):

@@ -1,7 +1,9 @@
+import shutil
+
 import pytest
 import torch
 
-from mhc_plugin.apis.checkpoints import newest_readable, what_is_wrong
+from mhc_plugin.apis.checkpoints import RESUMABLE, check_readable, newest_readable, what_is_wrong
 
 
 def save(path):
@@ -59,12 +61,28 @@ class TestNewestReadable:
         assert newest_readable(tmp_path) == (None, [])
         assert newest_readable(tmp_path / 'not_there') == (None, [])
 
-    def test_another_folder_and_another_name(self, tmp_path):
-        path = save(tmp_path / 'far' / 'mine.pth')
-        work_dir = tmp_path / 'near'
-        work_dir.mkdir()
-        (work_dir / 'last_checkpoint').write_text(str(path))
-        assert newest_readable(work_dir) == (path, [])
+    def test_a_copied_folder_has_checkpoints_of_its_own(self, work_dir, tmp_path_factory):
+        copy = tmp_path_factory.mktemp('copies') / 'copy'
+        shutil.copytree(work_dir, copy)
+        save(work_dir / 'epoch_11.pth')
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_11.pth'))
+        (copy / 'last_checkpoint').write_text(str(work_dir / 'epoch_10.pth'))
+        assert newest_readable(copy) == (copy / 'epoch_10.pth', [])
+
+    def test_another_folder_where_this_one_has_none_and_said_aloud(
+        self, work_dir, tmp_path_factory
+    ):
+        near = tmp_path_factory.mktemp('near')
+        (near / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
+        path, (note,) = newest_readable(near)
+        assert path == work_dir / 'epoch_10.pth'
+        assert note.startswith(f'{near} has no checkpoint of its own;')
+        assert str(work_dir) in note
+
+    def test_another_name(self, tmp_path):
+        path = save(tmp_path / 'mine.pth')
+        (tmp_path / 'last_checkpoint').write_text(str(path))
+        assert newest_readable(tmp_path) == (path, [])
 
     def test_same_folder_by_two_names(self, work_dir, monkeypatch):
         monkeypatch.chdir(work_dir.parent)
@@ -72,6 +90,38 @@ class TestNewestReadable:
         assert len(newest_readable(work_dir.relative_to(work_dir.parent))[1]) == 1
 
 
-def test_weights_alone_cannot_be_resumed_from(tmp_path):
+class Hostile:
+    def __reduce__(self):
+        return print, ('it ran',)
+
+
+@pytest.mark.parametrize(
+    ('content', 'problem'),
+    [
+        (dict(state_dict={}), 'it holds no message_hub, meta'),
+        ([1], 'it holds a list, and no weights by name'),
+        (dict(state_dict=Hostile()), 'it holds `print`, which is no weight'),
+        (b'no pickle', 'it is no file that torch.save has written'),
+        (b'', 'reading it failed with "EOFError'),
+    ],
+)
+def test_what_is_wrong(tmp_path, capsys, content, problem):
+    path = tmp_path / 'a.pth'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    assert what_is_wrong(path, RESUMABLE).startswith(problem)
+    with pytest.raises(ValueError, match=r'cannot be used: (it|reading it) ') as caught:
+        check_readable(path, RESUMABLE)
+    # One line, with the file's name and without codes for a terminal.
+    assert str(path) in str(caught.value)
+    assert not set('\n\x1b') & set(str(caught.value))
+    assert capsys.readouterr().out == ''
+
+
+def test_weights_alone_can_be_tested(tmp_path):
     torch.save(dict(state_dict={}), tmp_path / 'a.pth')
-    assert what_is_wrong(tmp_path / 'a.pth') == 'it holds no message_hub, meta'
+    check_readable(tmp_path / 'a.pth')
+    with pytest.raises(FileNotFoundError, match=r'There is no checkpoint .*b\.pth'):
+        check_readable(tmp_path / 'b.pth')

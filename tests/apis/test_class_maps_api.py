@@ -5,6 +5,7 @@ from mmpretrain import get_model
 
 from mhc_plugin.apis import class_maps
 from mhc_plugin.datasets.images import ImagePipeline
+from mhc_plugin.utils.batch import Features
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_tensors_paths_arrays_and_features_give_the_same_maps(tiny_model, paths,
     torch.testing.assert_close(class_maps(tiny_model, [cv2.imread(path) for path in paths]), maps)
     with torch.no_grad():
         feats = tiny_model.extract_feat(inputs)
-    torch.testing.assert_close(class_maps(tiny_model, feats), maps)
+    torch.testing.assert_close(class_maps(tiny_model, Features(feats)), maps)
 
 
 def test_maps_are_the_linear_heads_own(tiny_model, inputs):

@@ -3,6 +3,9 @@ from mmengine.config import Config
 
 from mhc_plugin.apis import environment
 from mhc_plugin.apis.environment import (
+    add_hooks,
+    build_runner,
+    replace_pretrained,
     set_loader_defaults,
     set_work_dir,
     split_total_batch,
@@ -97,3 +100,55 @@ def test_launcher_without_torchrun(monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     with pytest.raises(ValueError, match='Launcher `pytorch` expects torchrun to set RANK'):
         start_processes(Config(dict()), 'pytorch')
+
+
+class TestReplacePretrained:
+    @pytest.fixture
+    def cfg(self):
+        return Config(
+            dict(
+                model=dict(
+                    type='ImageClassifier',
+                    pretrained='https://example.org/a.pth',
+                    backbone=dict(
+                        type='TIMMBackbone',
+                        pretrained=True,
+                        init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth'),
+                    ),
+                )
+            )
+        )
+
+    def test_nothing_is_left_to_download(self, cfg):
+        replace_pretrained(cfg, 'none')
+        assert cfg.model == dict(
+            type='ImageClassifier', backbone=dict(type='TIMMBackbone', pretrained=False)
+        )
+        assert cfg.backbone_weights == 'none'
+
+    def test_missing_file(self, cfg):
+        with pytest.raises(FileNotFoundError, match=r'There is no file a\.pth .* or `none`'):
+            replace_pretrained(cfg, 'a.pth')
+
+    def test_model_without_backbone(self):
+        with pytest.raises(ValueError, match='Expected a model with a backbone, but Odd has none'):
+            replace_pretrained(Config(dict(model=dict(type='Odd'))), 'none')
+
+
+def test_hooks_can_be_replaced_by_name_and_left_out():
+    cfg = Config(dict(default_hooks=dict(a=dict(type='Mine'), b=None, timer=None)))
+    add_hooks(cfg, a=dict(type='A'), b=dict(type='B'), c=dict(type='C'))
+    assert cfg.default_hooks == dict(a=dict(type='Mine'), c=dict(type='C'), timer=None)
+
+
+@pytest.mark.parametrize('option', ['--work-dir', '--cache-dir'])
+def test_folder_that_cannot_be_made(tmp_path, option):
+    (tmp_path / 'file').touch()
+    bad, good = tmp_path / 'file' / 'x', tmp_path / 'good'
+    work_dir, cache_dir = (bad, good) if option == '--work-dir' else (good, bad)
+    cfg = Config(dict(work_dir=str(work_dir), train_cfg=dict(cache_dir=str(cache_dir))))
+    with pytest.raises(
+        OSError,
+        match=f'Folder {bad} cannot be made .Not a directory.: name another with `{option}`',
+    ):
+        build_runner(cfg)

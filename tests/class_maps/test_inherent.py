@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models import MultiLabelClsHead, MultiLabelLinearClsHead
 
-from mhc_plugin.class_maps import closed_form_maps, inherent_maps
+from mhc_plugin.class_maps import closed_form, inherent_maps, logits_and_maps
 
 
 class TwoStageHead(MultiLabelClsHead):
@@ -67,7 +67,7 @@ def test_linear_head_has_closed_form_without_bias(build, feats):
     x = feats(model)
     maps = inherent_maps(model, x)
     by_hand = torch.einsum('kc,nchw->nkhw', model.head.fc.weight, x[-1]).clamp(min=0)
-    assert closed_form_maps(model, x) is not None
+    assert closed_form(model, x) is not None
     torch.testing.assert_close(maps, by_hand.detach())
     torch.testing.assert_close(maps, slow_maps(model, x, 5))
     assert maps.shape == (3, 5, 3, 3)
@@ -110,6 +110,30 @@ def test_csra_head_follows_definition(build, feats):
     torch.testing.assert_close(inherent_maps(model, x), slow_maps(model, x, 5))
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),  # linear layer and pooling neck
+        dict(neck=dict(type='GeneralizedMeanPooling')),  # by gradient
+        dict(head=HeadWithMaps(), neck=None),
+        dict(
+            head=dict(type='ConvMultiHeadClsHead', num_classes=5, in_channels=64, conv_channels=4),
+            neck=None,
+        ),
+    ],
+)
+def test_logits_and_maps_are_what_each_of_them_is_alone(build, feats, options):
+    model = build(**options)
+    x = feats(model)
+    logits, maps = logits_and_maps(model, x)
+    with torch.no_grad():
+        expected = model.head(x if model.neck is None else model.neck(x))
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(maps, inherent_maps(model, x))
+    assert not logits.requires_grad
+    assert not maps.requires_grad
+
+
 def test_subclass_of_linear_head_is_not_taken_for_it(build, feats):
 
     class Squared(MultiLabelLinearClsHead):
@@ -118,7 +142,7 @@ def test_subclass_of_linear_head_is_not_taken_for_it(build, feats):
 
     model = build(head=Squared(5, 64))
     x = feats(model)
-    assert closed_form_maps(model, x) is None
+    assert closed_form(model, x) is None
     torch.testing.assert_close(inherent_maps(model, x), slow_maps(model, x, 5))
 
 
@@ -153,7 +177,7 @@ def test_classes_come_in_the_order_asked_for(build, feats, head):
 def test_head_tells_its_own_maps(build, feats):
     model = build(head=HeadWithMaps(), neck=None)
     x = feats(model)
-    assert closed_form_maps(model, x) is not None
+    assert closed_form(model, x) is not None
     assert inherent_maps(model, x, [2, 1])[0, :, 0, 0].tolist() == [2, 1]
 
 
@@ -224,7 +248,7 @@ def test_heads_of_ours_have_closed_forms(build, feats, head, given):
     model = build(head=head, neck=None, backbone=dict(out_indices=(2, 3)))
     x = feats(model)
     maps = inherent_maps(model, x, given=given)
-    assert closed_form_maps(model, x) is not None
+    assert closed_form(model, x) is not None
     if head['type'] == 'MultiHeadClsHead':
         expected = slow_maps(model, x, 5)
         used = x[-2] if head.get('connection') else x[-1]

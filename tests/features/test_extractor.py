@@ -13,7 +13,6 @@ from mhc_plugin.features.extractor import FeatureExtractor
 from mhc_plugin.features.loader import cached_loader
 from mhc_plugin.features.options import CacheOptions
 from mhc_plugin.models import (
-    AttentionMultiHeadClsHead,
     ConvMultiHeadClsHead,
     FeatureDataPreprocessor,
     FrozenBackboneClassifier,
@@ -59,8 +58,16 @@ class ShiftingNeck(nn.Module):
 class SquaringHead(MultiHeadClsHead):
     """Does something to maps before it pools them, and does not say so."""
 
+    def pre_logits(self, feats):
+        return [x * x for x in super().pre_logits(feats)]
+
+
+@MODELS.register_module(force=True)
+class PeakHead(MultiHeadClsHead):
+    """Scores in another way than its parent, which pools."""
+
     def score(self, feats, with_maps=False):
-        return super().score([x * x for x in feats], with_maps)
+        return super().score([x.flatten(2).max(2).values for x in feats], with_maps)
 
 
 @MODELS.register_module(force=True)
@@ -137,6 +144,7 @@ MODELS_AND_SHAPES = dict(
     neck_of_maps_kept=(dict(neck=dict(type='ShiftingNeck'), store='maps'), [(12, 2, 2)]),
     tokens=(dict(backbone=TOKENS, head=dict(LINEAR, in_channels=1), neck=GAP), [(16, 12)]),
     head_before_pool=(dict(head=dict(type='SquaringHead')), [(12, 2, 2)]),
+    head_before_score=(dict(head=dict(type='PeakHead')), [(12, 2, 2)]),
     head_of_other_stage=(
         dict(backbone=TWO_STAGES, head=dict(type='LastStageHead', in_channels=8)),
         [(8, 4, 4), (12, 2, 2)],
@@ -159,8 +167,9 @@ def runner_of(images, work_dir, backbone=None, store='auto', **kwargs):
 
 def head_pool(head, feats):
     """What a head makes of its features before anything of its own acts on them."""
-    own = (MultiHeadClsHead, ConvMultiHeadClsHead, AttentionMultiHeadClsHead)
-    return head.pool_features(feats) if type(head) in own else feats
+    if type(head) in (MultiHeadClsHead, ConvMultiHeadClsHead) and head.reduction:
+        return tuple(head.reduction(x) if x.dim() == 4 else x for x in feats)
+    return feats
 
 
 @pytest.mark.parametrize('name', MODELS_AND_SHAPES)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mhc_plugin import apis
+from mhc_plugin.cli.records import read_record
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / 'tools'
@@ -280,6 +281,9 @@ def test_table_of_class_maps(tool, checkpoint, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert 'GridPG' in shown
     assert 'Swap' in shown
-    (figures,) = json.loads((tmp_path / 'maps.json').read_text())['tiny']
-    assert figures['swap_chance'] == 20
-    assert figures['road_chance'] == 0
+    record = read_record(tmp_path / 'maps.json')
+    figures = record['scores']['tiny']
+    assert figures['swap_chance'] == dict(mean=20, std=None, values=[20])
+    assert figures['road_chance']['mean'] == 0
+    assert len(record['data']) == 16
+    assert record['command'].startswith('python evaluate_maps')

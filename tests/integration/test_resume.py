@@ -109,10 +109,10 @@ def test_a_finished_training_says_again_what_it_scored(tiny_config, tmp_path):
 def test_checkpoint_by_name_that_is_none(tiny_config, tmp_path, content):
     path = tmp_path / 'a.pth'
     if content is None:
-        error, message = FileNotFoundError, f'There is no checkpoint {path} to resume from'
+        error, message = FileNotFoundError, f'There is no checkpoint {path}'
     else:
         torch.save(content, path)
-        error, message = ValueError, 'cannot be resumed from: it holds no message_hub, meta'
+        error, message = ValueError, 'cannot be used: it holds no message_hub, meta, state_dict'
     with pytest.raises(error, match=message):
         apis.train(tiny_config(), work_dir=tmp_path, resume=path)
 

@@ -1,9 +1,11 @@
 """The command lines: what they write, what they say, and how they end."""
 
+import argparse
 import importlib.util
 import json
 import os
 import pickle
+import runpy
 import sys
 import uuid
 from pathlib import Path
@@ -81,7 +83,7 @@ class TestTrain:
         )
         # The folder is named after the config.
         work_dir = tmp_path / 'work_dirs' / 'tiny'
-        *_, checkpoint, scores = log_of(work_dir).splitlines()
+        *_, checkpoint, scores, _ = log_of(work_dir).splitlines()
         assert checkpoint.endswith(f'Last checkpoint: {work_dir / "epoch_1.pth"}')
         assert 'Last validation: multi-label/accuracy_top4_micro' in scores
         assert 'eta: ' in log_of(work_dir)
@@ -118,10 +120,10 @@ class TestTrain:
         ('options', 'sentence'),
         [
             (['tini.py'], 'There is no config tini.py.'),
-            ([TINY, '--cfg-options', 'train_cfg.max_epoch=1'], 'did you mean `max_epochs`?'),
+            ([TINY, '--cfg-options', 'train_cfg.max_epoch=1'], "keyword argument 'max_epoch'"),
             ([TINY, '--cfg-options', 'model.head.type=MultiHeadClsHed'], 'mean MultiHeadClsHead'),
             ([TINY, '--cfg-options', 'optim_wrapper.optimizer.type=SDG'], 'did you mean SGD'),
-            ([TINY, '--resume', 'a.pth'], 'There is no checkpoint a.pth to resume from.'),
+            ([TINY, '--resume', 'a.pth'], 'There is no checkpoint a.pth.'),
             ([TINY, '--backbone-weights', 'a.pth'], 'There is no file a.pth'),
             (
                 [TINY, '--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None'],
@@ -269,6 +271,25 @@ class TestTest:
     def test_arguments(self, tiny_config, arguments, message):
         with pytest.raises(ValueError, match=message):
             apis.test(tiny_config(), TINY, **arguments)
+
+
+@pytest.mark.parametrize('name', sorted(path.stem for path in TOOLS.glob('*.py')))
+def test_options_are_written_out(name, monkeypatch):
+    """Else ``--out`` is taken for ``--out-dir`` where there is no ``--out``."""
+    parsers = []
+    made = argparse.ArgumentParser.__init__
+
+    def make(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        parsers.append(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, '__init__', make)
+    monkeypatch.setattr(sys, 'argv', [name, '--help'])
+    monkeypatch.syspath_prepend(TOOLS)
+    with pytest.raises(SystemExit):
+        runpy.run_path(TOOLS / f'{name}.py', run_name='__main__')
+    assert parsers
+    assert not any(parser.allow_abbrev for parser in parsers)
 
 
 @pytest.mark.slow

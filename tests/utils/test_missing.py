@@ -1,10 +1,14 @@
+import errno
 import sys
 import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
-from mhc_plugin.utils.missing import explain_downloads, needs_extra
+from mhc_plugin.utils.missing import explain_downloads, explain_full_disk, needs_extra
 
 
 class TestNeedsExtra:
@@ -60,3 +64,36 @@ class TestExplainDownloads:
         with pytest.raises(OSError, match='disk full'):
             with explain_downloads(cfg):
                 raise OSError('disk full')
+
+
+class TestExplainFullDisk:
+    @pytest.mark.parametrize(
+        'error',
+        [
+            OSError(errno.ENOSPC, 'No space left on device'),
+            OSError(errno.EDQUOT, 'Disk quota exceeded'),
+            RuntimeError('[enforce fail] . PytorchStreamWriter failed writing file data/0: file'),
+        ],
+    )
+    def test_names_the_folders_with_the_least_room_first(self, error, tmp_path, monkeypatch):
+        free = {tmp_path / 'a': 3 * 2**30, tmp_path / 'b': 2**20}
+        monkeypatch.setattr(
+            'shutil.disk_usage', lambda folder: SimpleNamespace(free=free[Path(folder)])
+        )
+        with pytest.raises(OSError, match=r'The disk is full: writing to') as caught_error:
+            with explain_full_disk(*free):
+                raise error
+        sentence = str(caught_error.value)
+        assert f'{tmp_path}/b (1 MiB free) or {tmp_path}/a (3,072 MiB free) failed' in sentence
+
+    def test_a_disk_that_is_full(self):
+        """The kernel's own."""
+        with pytest.raises(OSError, match='The disk is full'), explain_full_disk('/dev/shm'):
+            with open('/dev/full', 'w') as file:
+                file.write('a')
+        with pytest.raises(OSError, match='The disk is full'), explain_full_disk('/dev/shm'):
+            torch.save(dict(a=torch.ones(9)), '/dev/full')
+
+    def test_other_errors_pass(self):
+        with pytest.raises(OSError, match=r'^a$'), explain_full_disk('/'):
+            raise OSError('a')

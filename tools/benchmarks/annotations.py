@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from mhc_plugin.datasets.openimages.annotations import OpenImagesFiles, read_annotations
+
+from .timing import print_table
 
 NUM_CLASSES = 601
 ROWS_PER_IMAGE = 5.74
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
                 f'{args.rows / seconds:,.0f}',
                 f'{max(run[3] for run in runs):.0f}',
             )
-        Console().print(table)
+        print_table(table)
 
 
 def write_labels(path: Path, rows: int) -> None:

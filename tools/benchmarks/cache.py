@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from mhc_plugin.features.views import ViewDataset, stack_views
 from mhc_plugin.utils.precision import full_float32
 
 from .made_features import made_config
+from .timing import print_table
 
 PARTS = ('equal', 'epoch', 'build', 'precision', 'schedule', 'views')
 METRICS = dict(precision='multi-label/precision_top4_micro', mAP='multi-label/mAP')
@@ -77,7 +77,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify='right' if i else 'left')
     for row in rows:
         table.add_row(*row)
-    Console(width=110).print(table)
+    print_table(table)
 
 
 def scores_of(metrics: dict[str, float]) -> str:

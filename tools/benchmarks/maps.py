@@ -4,14 +4,13 @@ import argparse
 
 import torch
 from mmpretrain.registry import MODELS
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 import mhc_plugin  # noqa: F401
 from mhc_plugin.class_maps import inherent_maps
 
-from .timing import medians
+from .timing import medians, print_table
 
 HEADS = {
     'MultiFC': (None, dict(type='MultiHeadClsHead')),
@@ -95,4 +94,4 @@ def main(args: argparse.Namespace) -> None:
             f'{per_class:.2f}',
             f'{per_class * args.classes / times["maps"]:.0f}',
         )
-    Console(width=120).print(table)
+    print_table(table)

@@ -8,10 +8,11 @@ import time
 
 import torch
 from mmengine.evaluator import Evaluator
-from rich.console import Console
 from rich.table import Table
 
 from mhc_plugin.evaluation import MultiLabelMeanAP, TopKMultiLabelMetric
+
+from .timing import print_table
 
 # Classes, and how many of them are known of an image.
 CASES = {'601 dense': (601, 601), '9605 with 10 known': (9605, 10)}
@@ -77,4 +78,4 @@ def main(args: argparse.Namespace) -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             result = next(line for line in done.stdout.splitlines() if line.startswith('RESULT'))
             table.add_row(case, metric, *result.split()[1:])
-    Console(width=120).print(table)
+    print_table(table)

@@ -18,7 +18,6 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models import MultiLabelClsHead
 from mmpretrain.registry import DATASETS, METRICS, MODELS
 from mmpretrain.structures import DataSample
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -33,9 +32,10 @@ from mhc_plugin.functional.average_precision import average_precision
 from mhc_plugin.functional.localisation import completeness
 from mhc_plugin.functional.swap import logit_std, swap_effects
 from mhc_plugin.functional.topk import label_scores, topk_counts
+from mhc_plugin.models.layers import normalize_maps
 from mhc_plugin.utils.seeding import seeded
 
-from .timing import medians
+from .timing import medians, print_table
 
 BATCH = 128
 
@@ -210,12 +210,15 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
     options |= peer.optimizer
     kind, lr = getattr(torch.optim, options.pop('type')), options['lr']
     optimizer = kind(parameters_of(head, peer.weight_decay), **options)
-    # What a head makes of single images does not change while it is trained.
-    pooled = getattr(head, 'spatial', True) is False
-    inputs = part.maps
-    if pooled:
-        chunks = inputs.split(256)
-        inputs = torch.cat([head.pool_features((x.float(),))[-1] for x in chunks])
+    # What a head makes of an image before its weights does not change while they are trained.
+    inputs, normalize = part.maps, getattr(head, 'normalize', None)
+    if getattr(head, 'reduction', None) is not None:
+        inputs = torch.cat([head.reduction(x.float()) for x in inputs.split(256)])
+    elif normalize is not None:
+        inputs = torch.cat([normalize_maps(x.float(), normalize).half() for x in inputs.split(256)])
+        head.normalize = None
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
     head.train()
     with seeded(seed, 1):
         for epoch in range(peer.epochs):
@@ -226,6 +229,8 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+    if normalize is not None:
+        head.normalize = normalize
     head.eval()
 
 
@@ -354,7 +359,7 @@ def run(args: argparse.Namespace) -> None:
                 path.write_text(json.dumps(record, indent=1))
                 print(name, seed, record, flush=True)
             records.setdefault(name, []).append(json.loads(path.read_text()))
-    Console(width=170).print(table(args, records, costs(args, parts['train'], len(classes))))
+    print_table(table(args, records, costs(args, parts['train'], len(classes))))
 
 
 def costs(args: argparse.Namespace, part: Part, num_classes: int) -> dict[str, dict[str, float]]:

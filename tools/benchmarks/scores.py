@@ -9,10 +9,11 @@ import time
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
-from rich.console import Console
 from rich.table import Table
 
 from mhc_plugin.apis import load_config, train
+
+from .timing import print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,4 +75,4 @@ def main(args: argparse.Namespace) -> None:
         table.add_column(column, justify='left' if column == 'config' else 'right')
     for config, cells in rows.items():
         table.add_row(config, *cells)
-    Console(width=160).print(table)
+    print_table(table)

@@ -5,6 +5,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from rich.console import Console
+from rich.table import Table
+
+# The tables of this run.
+SHOWN: list[Table] = []
 
 
 def medians(calls: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict:
@@ -30,3 +35,9 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int, warmup: int = 2
             if i >= warmup:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as it is, and keep it for the record of the run."""
+    SHOWN.append(table)
+    Console(width=200).print(table)

@@ -18,8 +18,14 @@ MAX_DEPTH = 32
 MAX_TEXT = 1024
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
-_PARENTS = {'object', 'object/bndbox'}
-_WANTED = {'object/name', 'object/difficult', *(f'object/bndbox/{c}' for c in _CORNERS)}
+_PARENTS = {'object', 'object/bndbox', 'size'}
+_WANTED = {
+    'object/name',
+    'object/difficult',
+    *(f'object/bndbox/{c}' for c in _CORNERS),
+    'size/width',
+    'size/height',
+}
 
 
 class VOCObject(NamedTuple):
@@ -40,8 +46,21 @@ class VOCObject(NamedTuple):
     line: int
 
 
-def read_voc_xml(path: str | PathLike) -> list[VOCObject]:
-    """Read the objects of one annotation file.
+class VOCAnnotation(NamedTuple):
+    """What a VOC annotation says of an image.
+
+    Attributes:
+        objects (list[VOCObject]): The objects.
+        size (tuple, optional): Width and height of the image in which the boxes were drawn; None
+            where the file gives none, or 0.
+    """
+
+    objects: list[VOCObject]
+    size: tuple[float, float] | None
+
+
+def read_voc_xml(path: str | PathLike) -> VOCAnnotation:
+    """Read one annotation file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -52,8 +71,8 @@ def read_voc_xml(path: str | PathLike) -> list[VOCObject]:
     return parse_voc_xml(content, path)
 
 
-def parse_voc_xml(content: bytes, path: str | PathLike | None = None) -> list[VOCObject]:
-    """Read the objects of one annotation.
+def parse_voc_xml(content: bytes, path: str | PathLike | None = None) -> VOCAnnotation:
+    """Read one annotation.
 
     Args:
         content (bytes): The file's content.
@@ -64,7 +83,7 @@ def parse_voc_xml(content: bytes, path: str | PathLike | None = None) -> list[VO
     """
     if len(content) > MAX_BYTES:
         raise AnnotationError(f'The annotation is larger than {MAX_BYTES} bytes.', path)
-    handler = _ObjectHandler(path)
+    handler = _AnnotationHandler(path)
     try:
         parseString(content, handler, forbid_dtd=True)
     except AnnotationError:
@@ -80,11 +99,11 @@ def parse_voc_xml(content: bytes, path: str | PathLike | None = None) -> list[VO
     # Expat meets encodings that Python does not know, or cannot map byte by byte.
     except (SAXException, ValueError, LookupError) as error:
         raise AnnotationError(f'The XML cannot be read: {error}.', path, handler.line) from None
-    return handler.objects
+    return VOCAnnotation(handler.objects, handler.size)
 
 
-class _ObjectHandler(ContentHandler):
-    """Collect name, difficult and box of every object that is a child of the root.
+class _AnnotationHandler(ContentHandler):
+    """Collect the size, and name, difficult and box of every object that is a child of the root.
 
     Only text at the wanted places is kept; a person's ``<part>``, which has a name and a box of
     its own, lies deeper and is passed over.
@@ -93,6 +112,7 @@ class _ObjectHandler(ContentHandler):
     def __init__(self, path: str | PathLike | None) -> None:
         super().__init__()
         self.objects: list[VOCObject] = []
+        self.size: tuple[float, float] | None = None
         self._path = path
         self._locator = None
         self._places: list[str | None] = []
@@ -113,7 +133,7 @@ class _ObjectHandler(ContentHandler):
             raise self._error(f'Elements are nested deeper than {MAX_DEPTH}.')
         place = self._place(name)
         self._places.append(place)
-        if place == 'object':
+        if place in ('object', 'size'):
             self._fields = {}
             self._object_line = self.line
         elif place in _WANTED:
@@ -141,6 +161,8 @@ class _ObjectHandler(ContentHandler):
         place = self._places.pop()
         if place == 'object':
             self.objects.append(self._finish_object())
+        elif place == 'size':
+            self.size = self._finish_size()
         elif place in _WANTED and self._text is not None:
             self._fields[name] = (''.join(self._text).strip(), self.line)
             self._text = None
@@ -153,6 +175,10 @@ class _ObjectHandler(ContentHandler):
                 self._object_line,
             )
         return VOCObject(name, self._difficult(), self._box(), self._object_line)
+
+    def _finish_size(self) -> tuple[float, float] | None:
+        sides = [self._number(side) for side in ('width', 'height') if side in self._fields]
+        return (sides[0], sides[1]) if len(sides) == 2 and min(sides) > 0 else None
 
     def _difficult(self) -> bool:
         text, line = self._fields.get('difficult', ('0', 0))
@@ -179,8 +205,8 @@ class _ObjectHandler(ContentHandler):
             )
         return x1 - 1, y1 - 1, x2, y2
 
-    def _number(self, corner: str) -> float:
-        text, line = self._fields[corner]
+    def _number(self, field: str) -> float:
+        text, line = self._fields[field]
         try:
             value = float(text)
         except ValueError:
@@ -188,7 +214,7 @@ class _ObjectHandler(ContentHandler):
         # Beyond 2 ** 24 a float32 no longer tells neighbouring pixels apart.
         if not abs(value) < 2**24:
             raise self._error(
-                f'Expected <{corner}> to be a pixel position, but got {text!r}.', line
+                f'Expected <{field}> to be a number of pixels, but got {text!r}.', line
             )
         return value
 

@@ -7,6 +7,7 @@ from .class_map_loops import (
     FeatureCacheClassMapValLoop,
 )
 from .feature_cache_loops import FeatureCacheTestLoop, FeatureCacheTrainLoop, FeatureCacheValLoop
+from .optimum_loop import OptimumTrainLoop
 
 __all__ = [
     'ClassMapTestLoop',
@@ -16,4 +17,5 @@ __all__ = [
     'FeatureCacheTestLoop',
     'FeatureCacheTrainLoop',
     'FeatureCacheValLoop',
+    'OptimumTrainLoop',
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_choice, check_int, check_number
 
-from ..layers import NORMALIZATIONS, POOLS, GlobalPool, normalize_maps
+from ..layers import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps
 from .connection import Connection, make_groups
 
 
@@ -143,34 +143,20 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         return self.feeds.stages
 
     @property
-    def needs_maps(self) -> bool:
-        """Whether features pooled as they come from the backbone are not enough."""
-        return self.spatial or self.normalize is not None
+    def reduction(self) -> nn.Module | None:
+        """What makes of maps ``(N, C, h, w)`` the vectors ``(N, C)`` that give the same logits.
+
+        A store of features holds no more than these; None if the head looks at positions.
+        """
+        if self.spatial:
+            return None
+        if self.normalize is None:
+            return self.global_pool
+        return nn.Sequential(NormalizeMaps(self.normalize), self.global_pool)
 
     def check_num_features(self, num_features: int) -> None:
         """Raise ValueError if a backbone with so many outputs cannot feed the heads."""
         self.feeds.check_num_features(num_features)
-
-    def pool_features(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Leave of the features what this head reads, for a store of features.
-
-        Args:
-            feats (tuple[Tensor]): Features ``(N, C, h, w)`` or ``(N, C)``.
-
-        Returns:
-            tuple[Tensor]: As many features in the same order: unread ones as ``(N, 0)``, read ones
-            normalised and pooled to ``(N, C)``, or as they are if the head is :attr:`spatial`. The
-            head gives the same logits for both tuples.
-        """
-        read = {stage % len(feats) for stage in self.stages}
-        return tuple(
-            x.new_empty(len(x), 0)
-            if i not in read
-            else x
-            if self.spatial or x.dim() == 2
-            else self.global_pool(normalize_maps(x, self.normalize))
-            for i, x in enumerate(feats)
-        )
 
     # ---- from features to logits and maps
 
@@ -179,7 +165,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
         Args:
             feats (tuple[Tensor]): Features of the backbone's stages, ``(N, C, h, w)``, or pooled
-                by :meth:`pool_features`, ``(N, C)``, where the head is not :attr:`spatial`.
+                by :attr:`reduction`, ``(N, C)``, where the head is not :attr:`spatial`.
 
         Returns:
             Tensor: Logits ``(N, num_classes)`` in class order.
@@ -187,13 +173,32 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         return self.to_class_order(self.score(self.pre_logits(feats))[0])
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """The features in use, checked and normalised."""
-        selected = self.feeds.select(feats)
-        if self.spatial and any(x.dim() != 4 for x in selected):
-            raise ValueError(
-                'Expected features as maps (N, C, h, w) for a head that looks at positions, but '
-                f'got shapes {[tuple(x.shape) for x in feats]}. Take out the pooling neck.'
-            )
+        """The features in use, checked and normalised.
+
+        Raises:
+            ValueError: If number, shape or channels do not fit.
+        """
+        check_argument(
+            isinstance(feats, tuple | list),
+            'feats',
+            'to be a tuple of features, one per stage',
+            type(feats).__name__,
+        )
+        self.check_num_features(len(feats))
+        selected = [feats[stage] for stage in self.stages]
+        for stage, channels, x in zip(self.stages, self.feeds.channels, selected):
+            if x.dim() != 4 and (self.spatial or x.dim() != 2):
+                raise ValueError(
+                    'Expected features as maps (N, C, h, w)'
+                    + (' for a head that looks at positions' if self.spatial else ' or (N, C)')
+                    + f', but feature {stage} has shape {tuple(x.shape)}.'
+                    + (' Take out the pooling neck.' if self.spatial else '')
+                )
+            if x.shape[1] != channels:
+                raise ValueError(
+                    f'Expected feature {stage} to have {channels} channels (argument '
+                    f'`in_channels`), but got {x.shape[1]}.'
+                )
         # What is pooled already was normalised before.
         return [x if x.dim() == 2 else normalize_maps(x, self.normalize) for x in selected]
 

@@ -2,7 +2,7 @@
 
 from .conv_stage import NORMS, FusedConvStage
 from .fused import FusedConv2d, FusedLinear, view_of
-from .pooling import NORMALIZATIONS, POOLS, GlobalPool, normalize_maps, signed_root
+from .pooling import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps, signed_root
 
 __all__ = [
     'NORMALIZATIONS',
@@ -12,6 +12,7 @@ __all__ = [
     'FusedConvStage',
     'FusedLinear',
     'GlobalPool',
+    'NormalizeMaps',
     'normalize_maps',
     'signed_root',
     'view_of',

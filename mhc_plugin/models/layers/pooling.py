@@ -13,8 +13,13 @@ EPS = 1e-5
 
 
 def signed_root(x: Tensor) -> Tensor:
-    """The square root of the absolute value, with the sign kept; its gradient at 0 is 0."""
-    return x.sign() * x.abs().clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+    """The square root of the absolute value, with the sign kept; at 0 its gradient is 0."""
+    # Not the root of 0, which is slow on CPU, and whose gradient is infinite.
+    size = x.abs().clamp_(min=torch.finfo(x.dtype).tiny)
+    if x.requires_grad:
+        return x.sign() * size.sqrt_()
+    # The same in the memory of one map.
+    return size.rsqrt_().mul_(x)
 
 
 def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
@@ -40,8 +45,26 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
     if mode == 'image':
         return x * (x.var((1, 2, 3), keepdim=True) + EPS).rsqrt()
     if mode == 'position':
-        return x * (x.square().mean(1, keepdim=True) + EPS).rsqrt()
-    return signed_root(x) * (x.abs().mean(1, keepdim=True) + EPS).rsqrt()
+        mean = torch.linalg.vector_norm(x, 2, 1, keepdim=True).square() / x.shape[1]
+        return x * (mean + EPS).rsqrt()
+    scale = (torch.linalg.vector_norm(x, 1, 1, keepdim=True) / x.shape[1] + EPS).rsqrt()
+    root = signed_root(x)
+    return root * scale if x.requires_grad else root.mul_(scale)
+
+
+class NormalizeMaps(nn.Module):
+    """:func:`normalize_maps` as a module.
+
+    Args:
+        mode (str): One of its modes.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize_maps(x, self.mode)
 
 
 class GlobalPool(nn.Module):
@@ -57,7 +80,8 @@ class GlobalPool(nn.Module):
     def __init__(self, mode: str = 'avg', r: float = 10.0) -> None:
         super().__init__()
         self.mode = mode
-        self.r = r
+        # Where it has no effect it makes no difference to what a feature store calls the same.
+        self.r = r if mode == 'lse' else None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:

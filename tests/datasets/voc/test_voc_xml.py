@@ -23,22 +23,33 @@ VALID = b"""<annotation>
 
 
 def test_objects_have_name_difficult_and_box_with_pixels_counted_from_zero():
-    dog, cat, sofa = parse_voc_xml(VALID)
+    dog, cat, sofa = parse_voc_xml(VALID).objects
     assert dog == ('dog', True, (2.0, 4.0, 20.0, 11.5), 4)
     assert cat == ('cat', False, (0.0, 0.0, 2.0, 4.0), 11)
     assert sofa == ('sofa', False, None, 13)
 
 
+def test_the_size_is_that_of_the_image_that_was_annotated():
+    assert parse_voc_xml(VALID).size == (32, 24)
+    for old, new in ((b'<width>32</width>', b''), (b'<width>32', b'<width>0'), (b'<size>', b'<x>')):
+        content = VALID.replace(old, new).replace(
+            b'</size>', b'</x>' if new == b'<x>' else b'</size>'
+        )
+        assert parse_voc_xml(content).size is None
+    with pytest.raises(AnnotationError, match=r'line 3: Expected <height> to be a number of'):
+        parse_voc_xml(VALID.replace(b'<height>24', b'<height>tall'))
+
+
 def test_name_of_the_root_does_not_matter():
-    assert parse_voc_xml(b'<x><object><name>cat</name></object></x>')[0].name == 'cat'
+    assert parse_voc_xml(b'<x><object><name>cat</name></object></x>').objects[0].name == 'cat'
     # Objects are children of the root, and nothing else is.
-    assert parse_voc_xml(b'<x><y><object><name>cat</name></object></y></x>') == []
+    assert parse_voc_xml(b'<x><y><object><name>cat</name></object></y></x>').objects == []
 
 
 def test_file_is_read_and_named_in_errors(tmp_path):
     path = tmp_path / 'a.xml'
     path.write_bytes(VALID)
-    assert len(read_voc_xml(path)) == 3
+    assert len(read_voc_xml(path).objects) == 3
     path.write_bytes(VALID[:-5])
     with pytest.raises(AnnotationError, match=r'a\.xml, line 14: The XML is broken'):
         read_voc_xml(path)
@@ -52,9 +63,9 @@ def test_file_is_read_and_named_in_errors(tmp_path):
         (b'<name>dog</name>', b'', 4, 'Expected every <object> to have a <name>'),
         (b'<name>dog</name>', b'<name> </name>', 4, 'Expected every <object> to have a <name>'),
         (b'<difficult>1', b'<difficult>yes', 6, "<difficult> to be 0 or 1, but got 'yes'"),
-        (b'<xmax>20', b'<xmax>wide', 7, "<xmax> to be a pixel position, but got 'wide'"),
-        (b'<xmax>20', b'<xmax>nan', 7, "<xmax> to be a pixel position, but got 'nan'"),
-        (b'<xmax>20', b'<xmax>1e9', 7, "<xmax> to be a pixel position, but got '1e9'"),
+        (b'<xmax>20', b'<xmax>wide', 7, "<xmax> to be a number of pixels, but got 'wide'"),
+        (b'<xmax>20', b'<xmax>nan', 7, "<xmax> to be a number of pixels, but got 'nan'"),
+        (b'<xmax>20', b'<xmax>1e9', 7, "<xmax> to be a number of pixels, but got '1e9'"),
         (b'<xmax>20</xmax>', b'', 4, 'xmax is missing'),
         (b'<xmax>20', b'<xmax>2', 4, 'xmin <= xmax and ymin <= ymax, but got 3, 5, 2, 11.5'),
         (b'dog', b'd' * 2000, 5, '<name> holds more than 1024 characters'),
@@ -95,7 +106,7 @@ def test_entities_and_dtds_are_refused(bomb):
 
 def test_depth_and_size_are_bounded():
     deep = b'<a>' * MAX_DEPTH + b'</a>' * MAX_DEPTH
-    assert parse_voc_xml(deep) == []
+    assert parse_voc_xml(deep).objects == []
     with pytest.raises(AnnotationError, match=f'nested deeper than {MAX_DEPTH}'):
         parse_voc_xml(b'<a>' + deep + b'</a>')
     with pytest.raises(AnnotationError, match=f'larger than {MAX_BYTES} bytes'):
@@ -112,7 +123,7 @@ def test_encodings_that_expat_cannot_read_are_errors_of_ours(encoding):
 def test_other_encodings_are_read():
     text = '<?xml version="1.0" encoding="{}"?><a><object><name>café</name></object></a>'
     for encoding in ('utf-8', 'utf-16', 'iso-8859-1', 'windows-1252'):
-        assert parse_voc_xml(text.format(encoding).encode(encoding))[0].name == 'café'
+        assert parse_voc_xml(text.format(encoding).encode(encoding)).objects[0].name == 'café'
 
 
 # Pieces of which damaged annotations are made: whole tags, so that many get far.
@@ -176,7 +187,7 @@ def _edited(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
 
 def check_damaged(content: bytes) -> None:
     try:
-        objects = parse_voc_xml(content, 'a.xml')
+        objects = parse_voc_xml(content, 'a.xml').objects
     except AnnotationError:
         return
     for found in objects:

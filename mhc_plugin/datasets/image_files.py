@@ -1,21 +1,38 @@
-"""Images below a folder, found by the names that lists give them."""
+"""Files of images: found by the names that lists give them, and how they are turned."""
 
 import os
 import posixpath
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import mmengine.fileio as fileio
+import numpy as np
 from mmengine.logging import MMLogger
+from PIL import Image, UnidentifiedImageError
 
 from mhc_plugin.functional.checks import check_choice
 
 from .annotation_files import AnnotationError
 from .class_lists import shown
 
-# As they are read by OpenCV and Pillow; VOC's own ending comes first.
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+# Of several images with one name, the first of these endings is taken.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+
+_EXIF_ORIENTATION = 0x0112
+# What shows a stored image upright: transpose it, then mirror left and right, then up and down.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 
 
 def can_be_read(path: str) -> bool:
@@ -28,6 +45,57 @@ def can_be_read(path: str) -> bool:
         return bool(content) and mmcv.imfrombytes(content) is not None
     except Exception:  # cv2.error and others
         return False
+
+
+class ImageHeader(NamedTuple):
+    """Size and orientation of an image.
+
+    Attributes:
+        size (tuple[int, int]): Width and height as it is stored.
+        orientation (int): EXIF's orientation, 1 to 8; 1 is upright.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height as it is shown, and read by OpenCV."""
+        return self.size[::-1] if _TURNS[self.orientation][0] else self.size
+
+    def turn(self, corners: np.ndarray) -> np.ndarray:
+        """Turn boxes with the image.
+
+        Args:
+            corners (np.ndarray): ``(n, 4)``: x1, y1, x2, y2 in 0..1 of the image as it is stored.
+
+        Returns:
+            np.ndarray: The same boxes in 0..1 of the image as it is shown.
+        """
+        transposed, mirrored_x, mirrored_y = _TURNS[self.orientation]
+        x1, y1, x2, y2 = corners.T
+        if transposed:
+            x1, y1, x2, y2 = y1, x1, y2, x2
+        if mirrored_x:
+            x1, x2 = 1 - x2, 1 - x1
+        if mirrored_y:
+            y1, y2 = 1 - y2, 1 - y1
+        return np.stack([x1, y1, x2, y2], axis=1)
+
+
+def read_image_header(path: str) -> ImageHeader:
+    """Read size and orientation of an image, and not its pixels.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        AnnotationError: If it is no image.
+    """
+    try:
+        with Image.open(Path(path)) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            return ImageHeader(image.size, orientation if orientation in _TURNS else 1)
+    except UnidentifiedImageError:
+        raise AnnotationError('The image cannot be read.', path) from None
 
 
 class ImageFolder:
@@ -71,10 +139,11 @@ class ImageFolder:
         if found is None:
             composed = unicodedata.normalize('NFC', file)
             found = self._listing(folder).get(composed)
-            if found is None and not file.lower().endswith(IMAGE_ENDINGS):
+            if found is None and not file.lower().endswith(SUFFIXES):
                 found = self._by_stem(folder).get(composed)
         if found is None:
-            return None
+            # As Windows writes it.
+            return self.find(name.replace('\\', '/')) if '\\' in name else None
         return f'{folder}/{found}' if folder else found
 
     def _listing(self, folder: str) -> dict[str, str]:
@@ -94,8 +163,8 @@ class ImageFolder:
             stems = {}
             for composed, file in self._listing(folder).items():
                 stem, ending = os.path.splitext(composed)
-                if ending.lower() in IMAGE_ENDINGS:
-                    rank = IMAGE_ENDINGS.index(ending.lower()), file
+                if ending.lower() in SUFFIXES:
+                    rank = SUFFIXES.index(ending.lower()), file
                     stems[stem] = min(stems.get(stem, rank), rank)
             self._stems[folder] = {stem: file for stem, (_, file) in stems.items()}
         return self._stems[folder]

@@ -1,10 +1,9 @@
 import pytest
 import torch
-from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mhc_plugin.apis.backbone_weights import load_backbone, replace_pretrained
+from mhc_plugin.models.backbone_weights import check_weights, load_backbone
 
 
 def build():
@@ -31,51 +30,21 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-class TestReplacePretrained:
-    @pytest.fixture
-    def cfg(self):
-        return Config(
-            dict(
-                model=dict(
-                    type='ImageClassifier',
-                    pretrained='https://example.org/a.pth',
-                    backbone=dict(
-                        type='TIMMBackbone',
-                        pretrained=True,
-                        init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth'),
-                    ),
-                )
-            )
-        )
-
-    def test_nothing_is_left_to_download(self, cfg):
-        replace_pretrained(cfg, 'none')
-        assert cfg.model == dict(
-            type='ImageClassifier', backbone=dict(type='TIMMBackbone', pretrained=False)
-        )
-        assert cfg.backbone_weights == 'none'
-
-    def test_missing_file(self, cfg):
-        with pytest.raises(FileNotFoundError, match=r'There is no file a\.pth .* or `none`'):
-            replace_pretrained(cfg, 'a.pth')
-
-    def test_model_without_backbone(self):
-        with pytest.raises(ValueError, match='Expected a model with a backbone, but Odd has none'):
-            replace_pretrained(Config(dict(model=dict(type='Odd'))), 'none')
-
-
 class TestLoadBackbone:
     @pytest.fixture
     def source(self):
         return build()
 
-    @pytest.mark.parametrize('form', ['model', 'backbone', 'wrapped', 'with_classifier'])
+    @pytest.mark.parametrize(
+        'form', ['model', 'backbone', 'wrapped', 'under_model', 'with_classifier']
+    )
     def test_every_tensor_arrives_and_stays(self, source, form, tmp_path):
         backbone = source.backbone.state_dict()
         content = dict(
             model=dict(state_dict=source.state_dict(), meta={}),
             backbone=backbone,
             wrapped=dict(state_dict={f'module.{k}': v for k, v in source.state_dict().items()}),
+            under_model=dict(model=backbone, epoch=3),
             with_classifier={**backbone, 'fc.weight': torch.ones(3)},
         )
         torch.save(content[form], tmp_path / 'a.pth')
@@ -113,3 +82,30 @@ class TestLoadBackbone:
         torch.save(state, tmp_path / 'a.pth')
         with pytest.raises(ValueError, match=message):
             load_backbone(build(), tmp_path / 'a.pth')
+
+
+class TestCheckWeights:
+    @pytest.fixture
+    def state(self):
+        return build().state_dict()
+
+    @pytest.mark.parametrize('form', ['plain', 'wrapped', 'top'])
+    def test_all_are_there(self, state, form):
+        wrapped = {f'module.{name}': value for name, value in state.items()}
+        contents = dict(plain=dict(state_dict=state), wrapped=dict(state_dict=wrapped), top=state)
+        check_weights(build(), contents[form], 'a.pth')
+
+    def test_missing_and_of_another_shape(self, state):
+        del state['head.fc.bias']
+        state['head.fc.weight'] = torch.ones(5, 4)
+        with pytest.raises(
+            ValueError,
+            match=r'Expected a\.pth to hold the weights of this model, but it lacks '
+            r'head\.fc\.weight \(2, 4\), head\.fc\.bias \(2,\)\. '
+            r'Is it a checkpoint of another config\?',
+        ):
+            check_weights(build(), dict(state_dict=state), 'a.pth')
+
+    def test_under_model(self, state):
+        with pytest.raises(ValueError, match=r'and 29 more\. Its weights lie under `model`'):
+            check_weights(build(), dict(model=state, epoch=3), 'a.pth')

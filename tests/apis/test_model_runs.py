@@ -8,8 +8,8 @@ from mmengine.runner import CheckpointLoader
 from rich.console import Console
 
 from mhc_plugin.analysis.report import results_table
-from mhc_plugin.apis import map_report
-from mhc_plugin.apis.map_report import ModelRuns, evaluate_runs, train_runs
+from mhc_plugin.apis import model_runs
+from mhc_plugin.apis.model_runs import ModelRuns, evaluate_runs, train_runs
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ def test_names_and_classes_have_to_fit(runs, monkeypatch):
 
 def test_finished_runs_are_not_repeated(tiny_cfg, tmp_path, monkeypatch):
     trained = []
-    original = map_report.train
+    original = model_runs.train
 
     def train(cfg, work_dir, seed, **kwargs):
         trained.append(seed)
         return original(cfg, work_dir=work_dir, seed=seed, **kwargs)
 
-    monkeypatch.setattr(map_report, 'train', train)
+    monkeypatch.setattr(model_runs, 'train', train)
     runs = train_runs('tiny', tiny_cfg, [0, 1], tmp_path)
     assert trained == [0, 1]
     assert [path.relative_to(tmp_path).as_posix() for path in runs.checkpoints] == [
@@ -110,7 +110,7 @@ def test_finished_runs_in_a_relative_folder_are_not_repeated(tiny_cfg, tmp_path,
     monkeypatch.chdir(tmp_path)
     first = train_runs('tiny', tiny_cfg, [0], 'work_dirs/maps')
     before = first.checkpoints[0].stat().st_mtime_ns
-    monkeypatch.setattr(map_report, 'train', lambda *args, **kwargs: pytest.fail('trained again'))
+    monkeypatch.setattr(model_runs, 'train', lambda *args, **kwargs: pytest.fail('trained again'))
     for work_dir in (
         'work_dirs/maps',
         './work_dirs/../work_dirs/maps',
@@ -122,7 +122,7 @@ def test_finished_runs_in_a_relative_folder_are_not_repeated(tiny_cfg, tmp_path,
 
 
 def test_a_run_with_other_settings_does_not_pass_for_this_one(tiny_cfg, tmp_path, monkeypatch):
-    monkeypatch.setattr(map_report, 'train', lambda *args, **kwargs: None)
+    monkeypatch.setattr(model_runs, 'train', lambda *args, **kwargs: None)
     train_runs('tiny', tiny_cfg, [0], tmp_path)
     train_runs('tiny', copy.deepcopy(tiny_cfg), [0, 1], tmp_path)
     with pytest.raises(ValueError, match=r'seed0 holds .* setting of feature_cache\. .*work-dir'):

@@ -1,0 +1,111 @@
+"""The optimum of linear heads: beside schedules of SGD, and on many rows and classes."""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mhc_plugin.functional.linear_optimum import fit_linear
+from mhc_plugin.functional.solver import ROWS_AT_ONCE, LinearProblem
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--made',
+        type=int,
+        nargs=3,
+        metavar=('ROWS', 'CHANNELS', 'CLASSES'),
+        help='fit made features, read from a file, in the place of configs',
+    )
+    parser.add_argument('--made-dir', help='folder of made data; a temporary one by default')
+    parser.add_argument('--weight-decay', type=float, default=0.01, help='of made data')
+    parser.add_argument('--tolerance', type=float, default=1e-6, help='of made data')
+
+
+class StoredRows:
+    """Rows of a ``.npy`` file."""
+
+    def __init__(self, path: Path) -> None:
+        self.array = np.load(path, mmap_mode='r')
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.array[rows]))
+
+
+def make_data(folder: Path, rows: int, channels: int, classes: int) -> tuple[Path, Path]:
+    """Features as a backbone's, correlated and not negative, and labels that follow them.
+
+    Class c is there in 20 % / (1 + c / 10) of the rows, but in 0.1 % at least, and unknown in a
+    tenth of them.
+    """
+    features, labels = folder / 'features.npy', folder / 'labels.npy'
+    if labels.exists():
+        return features, labels
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.logspace(0, -1.5, channels)[:, None]
+    mixing = torch.randn(channels, channels, generator=generator) * spectrum / channels**0.5
+    weight = 4 * torch.randn(channels, classes, generator=generator) / channels**0.5
+    share = (0.2 / (1 + torch.arange(classes) / 10)).clamp(min=0.001)
+    offset = torch.special.ndtri(1 - share)
+    x = np.lib.format.open_memmap(features, 'w+', np.float32, (rows, channels))
+    y = np.lib.format.open_memmap(folder / 'labels.part.npy', 'w+', np.int8, (rows, classes))
+    mean = scale = None
+    for start in range(0, rows, ROWS_AT_ONCE):
+        size = min(ROWS_AT_ONCE, rows - start)
+        part = (torch.randn(size, channels, generator=generator) @ mixing + 0.3).relu()
+        logits = part @ weight
+        if mean is None:
+            mean, scale = logits.mean(0), logits.std(0)
+        noise = 0.5 * torch.randn(logits.shape, generator=generator)
+        target = (((logits - mean) / scale + noise) / 1.25**0.5 > offset).to(torch.int8)
+        target[torch.rand(logits.shape, generator=generator) < 0.1] = -1
+        x[start : start + size], y[start : start + size] = part.numpy(), target.numpy()
+    (folder / 'labels.part.npy').rename(labels)
+    return features, labels
+
+
+def fit_made(
+    rows: int, channels: int, classes: int, decay: float, tolerance: float, folder: Path
+) -> None:
+    features, labels = make_data(folder, rows, channels, classes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+
+    def progress(done: int) -> None:
+        print(
+            f'{done} of {classes} classes, {time.perf_counter() - wall:.0f} s, '
+            f'{time.process_time() - cpu:.0f} s of CPU',
+            flush=True,
+        )
+
+    found = fit_linear(
+        LinearProblem(StoredRows(features)),
+        torch.from_numpy(np.load(labels, mmap_mode='c')),
+        decay,
+        tolerance=tolerance,
+        progress=progress,
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f'{rows} x {channels} features, {classes} classes, weight decay {decay:g}, '
+        f'{torch.get_num_threads()} thread(s): {time.perf_counter() - wall:.1f} s, '
+        f'{time.process_time() - cpu:.1f} s of CPU, peak {peak / 2**20:.2f} GiB '
+        f'({before / 2**20:.2f} before), {found.newton_steps} Newton steps, '
+        f'{found.products / classes:.1f} products per class, '
+        f'largest relative gradient {found.relative_gradient.max():.1e}'
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.made:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(args.made_dir or temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            fit_made(*args.made, args.weight_decay, args.tolerance, folder)

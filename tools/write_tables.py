@@ -1,0 +1,246 @@
+"""Write the tables of README.md and docs/ from the records in results/.
+
+Between `<!-- table: NAME -->` and `<!-- end -->` of a page stands what the table NAME says below.
+
+python tools/write_tables.py           # write them
+python tools/write_tables.py --check   # exit with 1 if a digit differs, or a record is missing
+
+Records of runs whose code has changed since are named, and marked in the pages.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mhc_plugin.analysis import paper
+from mhc_plugin.cli.records import read_record
+
+ROOT = Path(__file__).parents[1]
+MARKED = re.compile(r'(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
+STALE = ' **Stale**: the code has changed since.'
+HEADS = {
+    'baseline': 'baseline',
+    'multifc': 'MultiFC',
+    'multifc-channels': 'MultiFC, channels',
+    'multifc-stages': 'MultiFC, stages',
+    'multiconv': 'MultiConv',
+    'convfc': 'ConvFC, 16 channels',
+    'convfc-wide': 'ConvFC, 160 channels',
+    'attention': 'attention',
+}
+# Title, name of the score, digits, and the level of chance: a name, a figure, or None.
+PRECISION = ('top-4 precision', 'multi-label/precision_top4_micro', 1, 40.0)
+MEAN_AP = ('mAP', 'multi-label/mAP', 1, None)
+GRID_PG = ('GridPG', 'multi-label/grid_pg', 1, 'multi-label/grid_pg_chance')
+SWAP = ('Swap', 'swap', 1, 'swap_chance')
+ROAD = ('ROAD', 'road', 1, 'road_chance')
+BOXES = [
+    ('EnergyPG', 'multi-label/energy_pg', 1, 'multi-label/energy_pg_chance'),
+    ('/ area', 'multi-label/energy_pg_ratio', 2, None),
+    ('Pointing', 'multi-label/pointing_game', 1, 'multi-label/pointing_game_chance'),
+    ('/ area', 'multi-label/pointing_game_ratio', 2, None),
+]
+SPLICED = [PRECISION, MEAN_AP, GRID_PG, SWAP, ROAD]
+VOC = [MEAN_AP, *BOXES, ROAD]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def source(record: dict) -> str:
+    """One line: where the figures are from, and whether the code has changed since."""
+    parts = [f'commit {record["commit"] or "unknown"}', record['date'][:10], record['machine']]
+    if record['seeds']:
+        parts.append(f'seeds {", ".join(map(str, record["seeds"]))}')
+    stale = STALE if record['stale'] else ''
+    where = f'[{record["name"]}](results/{record["name"]}.json)'
+    return f'Record {where}: {", ".join(parts)}.{stale}'
+
+
+def scores(
+    name: str, columns: Sequence[tuple], heads: Sequence[str] = tuple(HEADS)
+) -> Callable[[Path], str]:
+    """A head a row, mean and standard deviation over seeds, the best of a column in bold."""
+
+    def write(results: Path) -> str:
+        record = read_record(results / f'{name}.json')
+        found = {config.split('_')[1]: own for config, own in record['scores'].items()}
+        rows = [[HEADS[head]] for head in heads if head in found]
+        groups = [found[head] for head in heads if head in found]
+        footer = ['chance']
+        for _, score, digits, chance in columns:
+            means = [round(group[score]['mean'], digits) for group in groups]
+            for row, group, mean in zip(rows, groups, means):
+                std = group[score]['std']
+                cell = f'{mean + 0.0:.{digits}f}' + ('' if std is None else f' ± {std:.{digits}f}')
+                row.append(f'**{cell}**' if mean == max(means) else cell)
+            level = groups[0][chance]['mean'] if isinstance(chance, str) else chance
+            footer.append('' if level is None else f'{level:.{digits}f}')
+        table = markdown(['head', *(title for title, *_ in columns)], [*rows, footer])
+        return f'{table}\n\n{source(record)}'
+
+    return write
+
+
+def printed(name: str) -> Callable[[Path], str]:
+    """The tables that a tool printed, as they are."""
+
+    def write(results: Path) -> str:
+        record = read_record(results / f'{name}.json')
+        tables = [markdown(table['columns'], table['rows']) for table in record['scores']]
+        return '\n\n'.join([*tables, source(record)])
+
+    return write
+
+
+def papers_tables(results: Path) -> str:
+    """Rows of the paper's tables of which something can be said without a run."""
+    return markdown(
+        ['what', 'rows', 'of'],
+        [[title, len(found), number] for title, found, number in paper.findings()],
+    )
+
+
+def constant_rows(results: Path) -> str:
+    """What the rows of constant predictions give away."""
+    rows = []
+    for number, data in ((3, 'VOC'), (4, 'OpenImages')):
+        found = paper.constant_rows(paper.paper_tables()[f'table{number}'])
+        for row in {
+            tuple(r[k] for k in ('topk', 'accuracy', 'precision')): r for r in found
+        }.values():
+            labels, share = paper.labels_of_a_constant_row(row)
+            same = [
+                f'{r["backbone"]} {r["model"]}'
+                for r in found
+                if (r['topk'], r['accuracy'], r['precision'])
+                == (row['topk'], row['accuracy'], row['precision'])
+            ]
+            rows.append(
+                [
+                    data,
+                    row['topk'],
+                    f'{row["accuracy"]:.2f} / {row["precision"]:.2f}',
+                    ', '.join(same),
+                    f'{labels:.3f}',
+                    f'{share:.3f}',
+                ]
+            )
+    return markdown(
+        ['data', 'k', 'accuracy / precision', 'rows', 'labels an image', 'shares of the k classes'],
+        rows,
+    )
+
+
+def voc_choices(results: Path) -> str:
+    """Which ten classes of VOC fit the paper's constant row."""
+    rows, records = [], []
+    for name, images in (
+        ('voc2007', 'VOC2007'),
+        ('voc2007_trainval', 'VOC2007 trainval'),
+        ('voc2007_and_2012val', 'VOC2007 and VOC2012 val'),
+    ):
+        record = read_record(results / f'paper_{name}.json')
+        records.append(record)
+        for key, difficult in (('difficult_absent', 'left out'), ('difficult_present', 'present')):
+            own = record['scores'][key]
+            every = sorted(set.intersection(*map(set, own['fits']))) if own['fits'] else []
+            rows.append(
+                [
+                    images,
+                    difficult,
+                    f'{own["most_labels"]:.3f}',
+                    f'{own["most_images"]:,} of {own["num_images"]:,}',
+                    len(own['fits']),
+                    ', '.join(every),
+                ]
+            )
+    header = [
+        'images',
+        'difficult objects',
+        'most labels an image',
+        'most images with 2 to 7',
+        'choices that fit',
+        'in all of them',
+    ]
+    return '\n\n'.join([markdown(header, rows), '\n'.join(map(source, records))])
+
+
+TABLES = {
+    'combined0': scores(
+        'maps_combined0_sgd',
+        [PRECISION, MEAN_AP, GRID_PG],
+        ('baseline', 'multifc', 'multiconv', 'convfc-wide', 'attention'),
+    ),
+    'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
+    'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
+    'digits': scores('maps_digits', [PRECISION, MEAN_AP, GRID_PG, SWAP]),
+    'voc-sgd': scores('maps_voc_sgd', VOC),
+    'voc-adamw': scores('maps_voc_adamw', VOC),
+    'cache': printed('cache'),
+    'speed-heads': printed('speed_heads'),
+    'speed-maps': printed('speed_maps'),
+    'paper': papers_tables,
+    'paper-constant': constant_rows,
+    'paper-voc': voc_choices,
+}
+
+
+def filled(page: Path, results: Path) -> str:
+    """The text of a page with its tables written anew, and records linked from where it is.
+
+    Raises:
+        FileNotFoundError: If a record is missing.
+        ValueError: If it names a table that is not known, or a record is none.
+    """
+
+    def table(match: re.Match) -> str:
+        if match[2] not in TABLES:
+            raise ValueError(f'Expected a table of {list(TABLES)}, but got {match[2]!r}.')
+        text = TABLES[match[2]](results).replace('](results/', f']({link}/')
+        return f'{match[1]}{text}\n{match[4]}'
+
+    link = os.path.relpath(results, page.parent)
+    return MARKED.sub(table, page.read_text(encoding='utf-8'))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--check', action='store_true', help='write nothing, compare')
+    args = parser.parse_args()
+    changed = []
+    for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))):
+        text = path.read_text(encoding='utf-8')
+        try:
+            wanted = filled(path, ROOT / 'results')
+        except (FileNotFoundError, ValueError) as error:
+            print(f'{path.name}: {error}', file=sys.stderr)
+            return 1
+        # A commit that changes code makes records stale, not pages wrong.
+        if args.check and wanted.replace(STALE, '') != text.replace(STALE, ''):
+            changed.append(path.name)
+        if not args.check and wanted != text:
+            path.write_text(wanted, encoding='utf-8')
+    old = [
+        path.name
+        for path in sorted((ROOT / 'results').glob('*.json'))
+        if read_record(path)['stale']
+    ]
+    if old:
+        print(f'Measured with other code than that of today: {", ".join(old)}.')
+    if changed:
+        print(
+            f'Not as the records say: {", ".join(changed)}. Run `python tools/write_tables.py`.',
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
