@@ -179,6 +179,7 @@ TABLES = {
     ),
     'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
     'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
+    'digits': scores('maps_digits', [PRECISION, MEAN_AP, GRID_PG, SWAP]),
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),

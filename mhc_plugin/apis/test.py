@@ -17,11 +17,10 @@ from mmengine.runner import CheckpointLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mhc_plugin import compat
 from mhc_plugin.datasets.images import flip_views, inner_dataset
 from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.models.backbone_weights import holds_backbone
-from mhc_plugin.utils.logs import table_text
+from mhc_plugin.utils.logs import Screen, table_text
 from mhc_plugin.utils.missing import explain_downloads
 
 from .checkpoints import check_readable
@@ -120,10 +119,10 @@ def test(
     add_hooks(cfg, matching_checkpoint=dict(type='mmpretrain.MatchingCheckpointHook'))
     start_processes(cfg, launcher)
 
-    console = compat.Console(verbose)
-    with console.in_use(), explain_downloads(cfg):
+    screen = Screen(verbose)
+    with screen.in_use(), explain_downloads(cfg):
         runner = build_runner(cfg)
-        runner.register_hook(StartHook(console))
+        runner.register_hook(StartHook(screen))
         if out is not None and out_item != 'metrics':
             runner.test_evaluator.metrics.append(_DumpScores(out_file_path=os.fspath(out)))
         metrics = runner.test()

@@ -142,19 +142,19 @@ def _row(
 
 
 def cells_of(row: dict[str, Any]) -> list[str]:
-    """The cells of a row: name, then paper | ours | difference | chance of every figure."""
+    """The cells of a row: its name, every figure as :data:`LEGEND` says, and the verdict."""
     cells = [' '.join(row['name'])]
     for papers, mine, _ in FIGURES:
         paper = (row['paper'] or {}).get(papers)
         ours, std = (row['ours'] or {}).get(mine, (None, None))
         level = row['chance'].get(mine)
-        parts = [
-            '–' if paper is None else f'{paper:.2f}',
-            '–' if ours is None else f'{ours:.2f}' + ('' if std is None else f' ± {std:.2f}'),
-            '–' if paper is None or ours is None else f'{ours - paper:+.2f}',
-            '–' if level is None else f'{level:.2f}',
-        ]
-        cells.append(' / '.join(parts) if parts != ['–'] * 4 else '')
+        shown = [] if paper is None else [f'{paper:.2f}']
+        if ours is not None:
+            beside = [] if paper is None else [f'{ours - paper:+.2f}']
+            beside += [] if level is None else [f'chance {level:.2f}']
+            shown.append(f'→ {ours:.2f}' + ('' if std is None else f' ± {std:.2f}'))
+            shown += [f'({", ".join(beside)})'] if beside else []
+        cells.append(' '.join(shown))
     return [*cells, row['verdict']]
 
 
@@ -180,7 +180,7 @@ def results_markdown(tables: dict[int, list[dict]], about: Sequence[str]) -> str
     return '\n'.join(lines)
 
 
-LEGEND = 'Each cell: paper / ours / difference / chance, in percent.'
+LEGEND = 'Each cell: paper → ours (difference, chance), in percent.'
 
 
 def title_of(number: int) -> str:
@@ -207,6 +207,7 @@ def results_html(
     for number, rows in tables.items():
         body, titles = used([cells_of(row) for row in rows], header(rows))
         sections.append(dict(title=title_of(number), titles=titles, rows=body))
+    about = [line.replace('`', '') for line in about]
     page = Environment(autoescape=True).from_string(PAGE)
     return page.render(
         sections=sections, about=about, legend=LEGEND, data=data, curves=curves_svg(curves)
@@ -243,6 +244,7 @@ table { border-collapse: collapse; font-size: .85rem; }
 th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left; }
 th, td { white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
+th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
 td:last-child { white-space: normal; min-width: 12rem; }
 svg { max-width: 100%; height: auto; background: #fff; }
 :root { color-scheme: light dark; }

@@ -37,6 +37,13 @@ def test_only_what_was_asked_for():
         plan([8], ['vgg19'], ['multifc'], [0])
 
 
+def test_the_optimum_is_of_linear_heads_alone():
+    cells = plan([1, 5, 6, 7], ['vgg19'], reproduce.HEADS, [0], schedule='optimum')
+    assert {cell.head for cell in cells} == {'baseline', 'multifc'}
+    # It has neither a learning rate nor batches.
+    assert {key for cell in cells for key, _ in cell.options} == {'model.head.loss.loss_weight'}
+
+
 @pytest.mark.parametrize(
     ('cell', 'epochs', 'length'),
     [
@@ -120,7 +127,7 @@ class TestReport:
         assert row['chance']['accuracy'] == pytest.approx(52)
         assert row['verdict'] == 'above the paper'
         cell = paper_report.cells_of(row)[2]
-        assert cell == '48.22 / 61.00 ± 1.41 / +12.78 / 40.00'
+        assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
         assert rows['vgg19', 'top-4', 'multifc']['verdict'] == 'no network'
         assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
 

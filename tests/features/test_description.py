@@ -208,7 +208,6 @@ script_class = type('Script', (), dict(__module__='__main__'))
         (functools.partial(lambda: 0), '<lambda> cannot be imported'),
         (np.array([{}], dtype=object), 'an array of object holds more than numbers'),
     ],
-    ids=str,
 )
 def test_what_cannot_be_described_says_why(value, reason):
     with pytest.raises(UndescribableError, match=re.escape(reason)):
