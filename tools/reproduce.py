@@ -155,7 +155,7 @@ def write_report(cells: list[Cell], numbers: list[int], work_dir: Path) -> None:
         )
         for name, run in runs.items()
     }
-    curves = {name: run['scores']['loss'] for name, run in runs.items() if run['seeds'] == [0]}
+    curves = {name: run['scores']['loss'] for name, run in runs.items() if run['scores']['loss']}
     (work_dir / 'RESULTS.md').write_text(results_markdown(tables, about), encoding='utf-8')
     page = results_html(tables, about, curves, data, draw_panels(cells, work_dir))
     (work_dir / 'report.html').write_text(page, encoding='utf-8')

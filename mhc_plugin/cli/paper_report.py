@@ -100,7 +100,7 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
                     for schedule in schedules:
                         own = found.get((backbone, head, dataset, (), schedule))
                         if own or (paper and schedule == schedules[0]):
-                            name = [backbone, f'top-{k}', head, schedule]
+                            name = [backbone, f'top-{k}', head, *([schedule] if own else [])]
                             rows.append(_row(name, paper, own, dataset, k, paper in constant))
     else:
         column, _ = ABLATIONS[number]
@@ -114,7 +114,8 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
                     own = found.get((backbone, head, dataset, options_of(number, paper), schedule))
                     if own or (own_paper and schedule == schedules[0]):
                         setting = f'{column} {paper[column]:g}'
-                        name = [backbone, dataset, f'top-{k}', setting, head, schedule]
+                        name = [backbone, dataset, f'top-{k}', setting, head]
+                        name += [schedule] if own else []
                         rows.append(_row(name, own_paper, own, dataset, k, False))
     return rows
 
@@ -247,7 +248,7 @@ def curves_svg(curves: dict[str, list[float]]) -> str:
     axes = figure.subplots()
     for name, losses in curves.items():
         axes.plot(range(1, len(losses) + 1), losses, label=name, linewidth=1)
-    axes.set(xlabel='epoch', ylabel='loss', yscale='log')
+    axes.set(xlabel='epoch', ylabel='loss', ylim=(0, None))
     axes.legend(fontsize=6)
     stream = io.StringIO()
     figure.savefig(stream, format='svg')
@@ -269,6 +270,7 @@ th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left;
 th, td { white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
 th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8rem; } }
 td:last-child { white-space: normal; min-width: 12rem; }
 figure { margin: 0 0 1rem; }
 svg, img { max-width: 100%; height: auto; background: #fff; }

@@ -138,7 +138,7 @@ class TestReport:
         cell = paper_report.cells_of(row)[2]
         assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
         assert rows['vgg19', 'top-4', 'multifc', 'short']['verdict'] == 'no network'
-        assert rows['swin-tiny', 'top-4', 'multifc', 'short']['verdict'] == 'not run'
+        assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
 
     def test_the_optimum_stands_below(self, found):
         found['vgg19', 'baseline', 'combined0', (), 'optimum'] = found[
