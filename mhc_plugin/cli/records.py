@@ -152,7 +152,8 @@ def _command() -> str:
                 words.append(f'{name}/{shlex.quote(word[len(folder) + 1 :])}'.removeprefix('./'))
                 break
         else:
-            words.append(shlex.quote(word))
+            # Folders of this machine say nothing to another.
+            words.append(shlex.quote(os.path.basename(word) if os.path.isabs(word) else word))
     return ' '.join(words)
 
 

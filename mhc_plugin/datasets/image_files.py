@@ -142,7 +142,8 @@ class ImageFolder:
             if found is None and not file.lower().endswith(SUFFIXES):
                 found = self._by_stem(folder).get(composed)
         if found is None:
-            return None
+            # As Windows writes it.
+            return self.find(name.replace('\\', '/')) if '\\' in name else None
         return f'{folder}/{found}' if folder else found
 
     def _listing(self, folder: str) -> dict[str, str]:
