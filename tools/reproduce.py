@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 
 import mhc_plugin
-from mhc_plugin.apis import reproduce
+from mhc_plugin.apis import MultiLabelInferencer, reproduce
+from mhc_plugin.apis.checkpoints import newest_readable
+from mhc_plugin.apis.class_maps import draw_class_maps
 from mhc_plugin.apis.reproduce import Cell
 from mhc_plugin.cli.arguments import one_sentence_errors
 from mhc_plugin.cli.errors import in_one_sentence
 from mhc_plugin.cli.paper_report import read_cells, results_html, results_markdown, rows_of
 from mhc_plugin.cli.records import data_hash, read_record, write_record
+from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     add('--backbones', nargs='+', choices=reproduce.BACKBONES, default=['efficientnet-lite0'])
     add('--datasets', nargs='+', choices=list(reproduce.DATASETS.values()))
     add('--heads', nargs='+', choices=reproduce.HEADS, default=list(reproduce.HEADS))
-    add('--schedule', choices=list(reproduce.SCHEDULES), default='short')
+    add('--schedules', nargs='+', choices=list(reproduce.SCHEDULES), default=['short'])
     add('--seeds', type=int, nargs='+', default=[0])
     add('--backbone-weights', metavar='PATH|none', help='in the place of the published ones')
     add('--smoke', action='store_true', help='a few images and epochs, to see that all runs')
@@ -39,16 +42,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with one_sentence_errors(args.traceback):
-        cells = reproduce.plan(
-            args.tables,
-            args.backbones,
-            args.heads,
-            args.seeds,
-            datasets=args.datasets,
-            schedule=args.schedule,
-            backbone_weights=args.backbone_weights,
-            smoke=args.smoke,
-        )
+        cells = [
+            cell
+            for schedule in args.schedules
+            for cell in reproduce.plan(
+                args.tables,
+                args.backbones,
+                args.heads,
+                args.seeds,
+                datasets=args.datasets,
+                schedule=schedule,
+                backbone_weights=args.backbone_weights,
+                smoke=args.smoke,
+            )
+        ]
         work_dir = Path(args.work_dir)
         records = work_dir / 'records'
         missing = [cell for cell in cells if not (records / f'{cell.name}.json').is_file()]
@@ -104,6 +111,29 @@ def run_all(cells: list[Cell], missing: int, work_dir: Path, cache_dir: str | Pa
     reproduce.run_cells(cells, work_dir / 'records', run, in_one_sentence, progress)
 
 
+def draw_panels(cells: list[Cell], work_dir: Path) -> dict[str, Path]:
+    """Two test images of every data set, untrained and trained, drawn once."""
+    drawn = {}
+    for head in ('multiatt', 'multifc', 'baseline'):
+        for cell in cells:
+            done = (work_dir / 'records' / f'{cell.name}.json').is_file()
+            if cell.head != head or cell.dataset in drawn or cell.backbone_weights or not done:
+                continue
+            folder, cfg = work_dir / 'panels' / cell.name, cell.config()
+            checkpoint = newest_readable(work_dir / 'runs' / cell.name)[0]
+            if not list(folder.glob('*.png')):
+                models = dict(
+                    untrained=MultiLabelInferencer(cfg),
+                    trained=MultiLabelInferencer(cfg, str(checkpoint)),
+                )
+                dataset = dataset_with_test_pipeline(cfg, 'test')
+                list(draw_class_maps(models, (dataset[i] for i in range(2)), folder))
+            for i, path in enumerate(sorted(folder.glob('*.png'))):
+                drawn[f'{cell.name}, test image {i}'] = path
+            drawn[cell.dataset] = None
+    return {title: path for title, path in drawn.items() if path is not None}
+
+
 def write_report(cells: list[Cell], numbers: list[int], work_dir: Path) -> None:
     found = read_cells(work_dir / 'records', cells)
     tables = {number: rows_of(number, found) for number in numbers}
@@ -127,7 +157,7 @@ def write_report(cells: list[Cell], numbers: list[int], work_dir: Path) -> None:
     }
     curves = {name: run['scores']['loss'] for name, run in runs.items() if run['seeds'] == [0]}
     (work_dir / 'RESULTS.md').write_text(results_markdown(tables, about), encoding='utf-8')
-    page = results_html(tables, about, curves, data)
+    page = results_html(tables, about, curves, data, draw_panels(cells, work_dir))
     (work_dir / 'report.html').write_text(page, encoding='utf-8')
     print(f'Report: {work_dir / "RESULTS.md"}, {work_dir / "report.html"}')
 

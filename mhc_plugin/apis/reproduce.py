@@ -29,7 +29,7 @@ PAPER_HEADS = {
     'multifc': 'MultiFC',
     'multiconv': 'MultiConv',
 }
-HEADS = (*PAPER_HEADS, 'convfc-wide', 'attention')
+HEADS = (*PAPER_HEADS, 'convfc-wide', 'multiatt')
 PAPER_BACKBONES = ('seresnet50', 'vgg19', 'swin-tiny')
 BACKBONES = ('efficientnet-lite0', *PAPER_BACKBONES)
 #: Data set of each of the first four tables, and what is varied in the others.

@@ -1,5 +1,6 @@
 """The paper's figures beside ours, as Markdown and as one page of HTML."""
 
+import base64
 import io
 import json
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from jinja2 import Environment
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mhc_plugin.analysis.paper import ablation_topk, constant_rows, paper_tables
 from mhc_plugin.apis.reproduce import (
@@ -39,12 +41,14 @@ def read_cells(folder: Path, cells: Sequence[Cell]) -> dict[tuple, dict[str, Any
     """Records of cells, those that differ in the seed alone together.
 
     Returns:
-        dict: For (backbone, head, dataset, options) the ``runs``, and ``error`` where one failed.
+        dict: For (backbone, head, dataset, options, schedule) the ``runs``, and ``error`` where
+        one failed.
     """
     found = {}
     for cell in cells:
         own = found.setdefault(
-            (cell.backbone, cell.head, cell.dataset, cell.options), dict(runs=[], error=None)
+            (cell.backbone, cell.head, cell.dataset, cell.options, cell.schedule),
+            dict(runs=[], error=None),
         )
         failed = folder / f'{cell.name}.error.json'
         if (folder / f'{cell.name}.json').is_file():
@@ -75,6 +79,7 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
     """
     papers = paper_tables()[f'table{number}']
     rows = []
+    schedules = list(dict.fromkeys(key[4] for key in found)) or ['']
     if number in DATASETS:
         dataset = DATASETS[number]
         constant = constant_rows(papers) if dataset not in MICRO else []
@@ -92,22 +97,25 @@ def rows_of(number: int, found: dict[tuple, dict]) -> list[dict[str, Any]]:
                         ),
                         None,
                     )
-                    own = found.get((backbone, head, dataset, ()))
-                    if paper or own:
-                        name = [backbone, f'top-{k}', head]
-                        rows.append(_row(name, paper, own, dataset, k, paper in constant))
+                    for schedule in schedules:
+                        own = found.get((backbone, head, dataset, (), schedule))
+                        if own or (paper and schedule == schedules[0]):
+                            name = [backbone, f'top-{k}', head, schedule]
+                            rows.append(_row(name, paper, own, dataset, k, paper in constant))
     else:
         column, _ = ABLATIONS[number]
         for backbone in {key[0]: None for key in found} or {'seresnet50': None}:
             for paper in papers:
                 head, dataset = head_of(paper), paper['dataset']
-                own = found.get((backbone, head, dataset, options_of(number, paper)))
                 k = ablation_topk(dataset, paper['model'])
-                name = [backbone, dataset, f'top-{k}', f'{column} {paper[column]:g}', head]
                 # The paper's ablations are on SE-ResNet50.
                 own_paper = paper if backbone == 'seresnet50' else None
-                if own_paper or own:
-                    rows.append(_row(name, own_paper, own, dataset, k, False))
+                for schedule in schedules:
+                    own = found.get((backbone, head, dataset, options_of(number, paper), schedule))
+                    if own or (own_paper and schedule == schedules[0]):
+                        setting = f'{column} {paper[column]:g}'
+                        name = [backbone, dataset, f'top-{k}', setting, head, schedule]
+                        rows.append(_row(name, own_paper, own, dataset, k, False))
     return rows
 
 
@@ -143,7 +151,7 @@ def _row(
 
 def cells_of(row: dict[str, Any]) -> list[str]:
     """The cells of a row: its name, every figure as :data:`LEGEND` says, and the verdict."""
-    cells = [' '.join(row['name'])]
+    cells = [' '.join(row['name']).strip()]
     for papers, mine, _ in FIGURES:
         paper = (row['paper'] or {}).get(papers)
         ours, std = (row['ours'] or {}).get(mine, (None, None))
@@ -194,6 +202,7 @@ def results_html(
     about: Sequence[str],
     curves: dict[str, list[float]],
     data: dict[str, dict],
+    panels: dict[str, Path] = {},
 ) -> str:
     """One page without scripts or anything from elsewhere, for phones and desks.
 
@@ -202,6 +211,7 @@ def results_html(
         about (Sequence[str]): Lines on how it was made.
         curves (dict[str, list[float]]): Of every run its loss by epoch.
         data (dict[str, dict]): Of every data set what its card says.
+        panels (dict[str, Path]): Pictures of class maps by title. Defaults to none.
     """
     sections = []
     for number, rows in tables.items():
@@ -210,8 +220,22 @@ def results_html(
     about = [line.replace('`', '') for line in about]
     page = Environment(autoescape=True).from_string(PAGE)
     return page.render(
-        sections=sections, about=about, legend=LEGEND, data=data, curves=curves_svg(curves)
+        sections=sections,
+        about=about,
+        legend=LEGEND,
+        data=data,
+        curves=curves_svg(curves),
+        panels={title: picture(path) for title, path in panels.items()},
     )
+
+
+def picture(path: Path, width: int = 1400) -> str:
+    """A picture as the text of an address that holds it."""
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        image.thumbnail((width, 10 * width))
+        image.convert('RGB').save(stream, 'WEBP', quality=80)
+    return 'data:image/webp;base64,' + base64.b64encode(stream.getvalue()).decode()
 
 
 def curves_svg(curves: dict[str, list[float]]) -> str:
@@ -246,7 +270,8 @@ th, td { white-space: nowrap; }
 th { position: sticky; top: 0; background: Canvas; }
 th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
 td:last-child { white-space: normal; min-width: 12rem; }
-svg { max-width: 100%; height: auto; background: #fff; }
+figure { margin: 0 0 1rem; }
+svg, img { max-width: 100%; height: auto; background: #fff; }
 :root { color-scheme: light dark; }
 </style>
 </head>
@@ -264,6 +289,10 @@ svg { max-width: 100%; height: auto; background: #fff; }
 {% endfor %}
 {% if curves %}<h2>Loss by epoch</h2>
 {{ curves | safe }}{% endif %}
+{% if panels %}<h2>Class maps before and after training</h2>
+{% for title, address in panels.items() %}<figure><img src="{{ address }}" alt="{{ title }}">
+<figcaption>{{ title }}</figcaption></figure>
+{% endfor %}{% endif %}
 {% if data %}<h2>Data</h2>
 <div class="wide"><table>
 <tr><th>set</th><th>test images</th><th>labels an image</th><th>hash</th></tr>

@@ -1,8 +1,10 @@
 """Which cells the paper's tables need, and what becomes of each when they are run."""
 
 import json
+import re
 
 import pytest
+from PIL import Image
 
 from mhc_plugin.apis import reproduce
 from mhc_plugin.apis.reproduce import Cell, plan, run_cells
@@ -29,7 +31,7 @@ def test_ablations_share_the_cell_of_the_paper_s_setting():
 
 
 def test_only_what_was_asked_for():
-    cells = plan([1, 5], ['vgg19'], ['multifc', 'attention'], [3, 4], datasets=['combined0'])
+    cells = plan([1, 5], ['vgg19'], ['multifc', 'multiatt'], [3, 4], datasets=['combined0'])
     assert {(cell.dataset, cell.backbone) for cell in cells} == {('combined0', 'vgg19')}
     assert {cell.seed for cell in cells} == {3, 4}
     assert {cell.head for cell in cells if cell.options} == {'multifc'}
@@ -120,7 +122,7 @@ class TestReport:
     def test_rows(self, found):
         rows = {tuple(row['name']): row for row in paper_report.rows_of(1, found)}
         assert len(rows) == 12
-        row = rows['vgg19', 'top-4', 'baseline']
+        row = rows['vgg19', 'top-4', 'baseline', 'short']
         assert row['ours'] == dict(precision=(61.0, pytest.approx(2**0.5)))
         assert row['chance']['precision'] == pytest.approx(40)
         # 4 of 10 drawn, 4 of 10 there: 0.4 * 0.4 + 0.6 * 0.6.
@@ -128,8 +130,17 @@ class TestReport:
         assert row['verdict'] == 'above the paper'
         cell = paper_report.cells_of(row)[2]
         assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
-        assert rows['vgg19', 'top-4', 'multifc']['verdict'] == 'no network'
-        assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
+        assert rows['vgg19', 'top-4', 'multifc', 'short']['verdict'] == 'no network'
+        assert rows['swin-tiny', 'top-4', 'multifc', 'short']['verdict'] == 'not run'
+
+    def test_the_optimum_stands_below(self, found):
+        found['vgg19', 'baseline', 'combined0', (), 'optimum'] = found[
+            'vgg19', 'baseline', 'combined0', (), 'short'
+        ]
+        names = [row['name'] for row in paper_report.rows_of(1, found)]
+        place = names.index(['vgg19', 'top-4', 'baseline', 'short'])
+        assert names[place + 1] == ['vgg19', 'top-4', 'baseline', 'optimum']
+        assert len(names) == 13
 
     def test_constant_rows_are_named(self):
         rows = paper_report.rows_of(3, {})
@@ -137,17 +148,20 @@ class TestReport:
         assert len(rows) == 24
         assert len(said) == 8
 
-    def test_pages(self, found):
+    def test_pages(self, found, tmp_path):
         tables = {number: paper_report.rows_of(number, found) for number in (1, 5)}
         text = paper_report.results_markdown(tables, ['About <it>.'])
-        assert '| vgg19 top-4 baseline |' in text
+        assert '| vgg19 top-4 baseline short |' in text
         assert text.count('\n## ') == 2
         data = {'combined0': dict(images=5, labels=4.0, hash='d')}
-        page = paper_report.results_html(tables, ['About <it>.'], {'a': [2.0, 1.0]}, data)
+        Image.new('RGB', (20, 10)).save(tmp_path / 'panel.png')
+        page = paper_report.results_html(
+            tables, ['About <it>.'], {'a': [2.0, 1.0]}, data, {'panel': tmp_path / 'panel.png'}
+        )
         assert 'About &lt;it&gt;.' in page
         assert '<svg' in page
         assert page.count('<tr>') == text.count('\n|') - 2 + 2
         # Nothing from elsewhere, and no script.
         assert '<script' not in page
-        assert 'src=' not in page
+        assert re.findall('src="(.{22})', page) == ['data:image/webp;base64']
         assert 'href="http' not in page

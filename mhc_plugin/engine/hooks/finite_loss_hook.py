@@ -112,8 +112,11 @@ def _causes(runner: Runner, data_batch: dict | None) -> str:
     model.train()
     bad_images = torch.stack([_not_finite(feat) for feat in feats if feat.numel()]).any(0)
     if bad_images.any():
-        samples = [batch['data_samples'][i] for i in bad_images.nonzero()[:, 0].tolist()]
-        names = [str(sample.get('img_path') or sample.get('sample_idx')) for sample in samples]
+        samples = {i: batch['data_samples'][i] for i in bad_images.nonzero()[:, 0].tolist()}
+        names = [
+            str(sample.get('img_path', sample.get('sample_idx', f'image {i} of the batch')))
+            for i, sample in samples.items()
+        ]
         return f', where the features of {_listed(names)} are not finite'
     metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
     classes = metainfo.get('classes') or [str(c) for c in range(logits.shape[1])]
