@@ -3,10 +3,11 @@
 ``custom_imports = dict(imports=['mhc_plugin'])`` in a config registers every part.
 """
 
-from . import compat
+from . import compat, stack
 from .version import __version__
 
-compat.check_stack()
+compat.give_back_find_loader()
+stack.check_stack()
 compat.apply()
 
 from . import datasets, engine, evaluation, models  # noqa: E402

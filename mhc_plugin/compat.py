@@ -1,88 +1,25 @@
 """Every accommodation to a version of the stack, each with its reason and when it can go.
 
-:func:`apply` runs when ``mhc_plugin`` is imported and changes only what is the matter here; the
-functions of the second half are called by ``mhc_plugin.apis`` where there is no GPU.
+:func:`give_back_find_loader` and :func:`apply` run when ``mhc_plugin`` is imported and change only
+what is the matter here; the functions of the second half are called by ``mhc_plugin.apis`` where
+there is no GPU.
 """
 
 import difflib
 import inspect
-import logging
 import os.path as osp
 import pickle
 import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib import import_module, metadata
+from functools import cache, wraps
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 PACKAGE = 'mhc_plugin'
-# Distributions that write the same files.
-FORKS = dict(mmengine='onedl-mmengine', mmcv='onedl-mmcv', mmpretrain='onedl-mmpretrain')
-RELEASED = dict(
-    mmengine=('mmengine', 'mmengine-lite'),
-    mmcv=('mmcv', 'mmcv-lite', 'mmcv-full'),
-    mmpretrain=('mmpretrain',),
-)
-HOW_TO_INSTALL = (
-    f'Install `pip install "{PACKAGE}[openmmlab]"` or, for the maintained forks, '
-    f'`pip install "{PACKAGE}[onedl]"`, in a fresh environment.'
-)
-# opencv-python is linked to libraries of a graphical desktop: these of Debian's and Ubuntu's
-# packages, beyond what every installation has.
-HOW_TO_GET_OPENCV = (
-    'Servers and containers often lack what `opencv-python` is linked to. Either install it, '
-    '`apt-get install libxcb1 libgl1 libglib2.0-0` on Debian and Ubuntu; or put the OpenCV that '
-    'needs no desktop in its place, `pip uninstall -y opencv-python && pip install '
-    '--force-reinstall --no-deps opencv-python-headless`, after which a `pip install` of this '
-    'package would bring the other one back.'
-)
-
-
-def check_stack() -> None:
-    """Make sure that the packages below this one can be used together.
-
-    Raises:
-        ImportError: If one is missing or fails to import, torch and torchvision do not fit each
-            other, OpenCV lacks a library of the system, or the released packages and their forks
-            are installed side by side.
-    """
-    give_back_find_loader()
-    for module, fork in FORKS.items():
-        released = [name for name in RELEASED[module] if _is_distribution(name)]
-        if released and _is_distribution(fork):
-            raise ImportError(
-                f'Both {released[0]} and {fork} are installed and overwrite each '
-                f"other's files. {HOW_TO_INSTALL}"
-            )
-    for module in ('torch', 'torchvision', 'cv2', *FORKS):
-        try:
-            import_module(module)
-        except Exception as error:
-            if module == 'cv2' and '.so' in str(error):
-                raise ImportError(
-                    f'OpenCV cannot be loaded on this machine: {error}. {HOW_TO_GET_OPENCV}'
-                ) from error
-            hint = (
-                ' torch and torchvision must come from the same source and fit each other.'
-                if module == 'torchvision'
-                else ''
-            )
-            raise ImportError(
-                f'{PACKAGE} needs {module}, but importing it failed with '
-                f'"{type(error).__name__}: {error}".{hint} {HOW_TO_INSTALL}'
-            ) from error
-
-
-def _is_distribution(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def give_back_find_loader() -> None:
@@ -109,6 +46,7 @@ def apply() -> None:
     open_config_package()
     register_models_by_name()
     remember_config_text()
+    keep_unknown_labels_unknown()
     tell_directions_of_metrics()
 
 
@@ -329,51 +267,29 @@ def tell_directions_of_metrics() -> None:
     CheckpointHook._init_rule, EarlyStoppingHook._init_rule = init_rules_of, init_rule_of
 
 
-class Console:
-    """What of a run's log reaches the screen; its log file gets all of it.
+def keep_unknown_labels_unknown() -> None:
+    """Mix no unknown label into a target: it is unknown where that of either image is.
 
-    Args:
-        verbose (bool): Let all through, as MMEngine does. Otherwise nothing but warnings, until
-            ``quiet`` is set to False.
+    Reason: Mixup, CutMix and ResizeMix of MMPretrain 1.2.0 take the -1 of an unknown label for a
+    number, so that half of it is trained on. They mix scores of any number of columns, one by one.
+    Can go when MMPretrain knows unknown labels.
     """
+    import torch
+    from mmpretrain.models.utils.batch_augments import RandomBatchAugment
 
-    # Of MMEngine about itself; nobody who runs a tool can do anything about them.
-    LOG_FILE_ONLY = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+    mix = RandomBatchAugment.__call__
 
-    def __init__(self, verbose: bool = False) -> None:
-        self.verbose = verbose
-        self.quiet = not verbose
+    @wraps(mix)
+    def mix_known(self: Any, batch_input: Any, batch_score: Any) -> tuple[Any, Any]:
+        unknown = batch_score < 0
+        if not unknown.any():
+            return mix(self, batch_input, batch_score)
+        columns = torch.cat([batch_score.clamp(min=0), unknown.to(batch_score)], dim=1)
+        batch_input, columns = mix(self, batch_input, columns)
+        score, unknown = columns.chunk(2, dim=1)
+        return batch_input, score.masked_fill(unknown > 0, -1)
 
-    def shows(self, record: logging.LogRecord) -> bool:
-        """Whether a record is for the screen."""
-        if self.verbose:
-            return True
-        if record.getMessage().startswith(self.LOG_FILE_ONLY):
-            return False
-        return record.levelno >= logging.WARNING or not self.quiet
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Send MMEngine's loggers through this.
-
-        Reason: ``Runner`` logs 350 lines of environment, config and hooks while it is built, before
-        anything could set its logger otherwise. Can go when MMEngine logs them to the file only.
-        """
-        from mmengine.logging import MMLogger
-
-        original = MMLogger.callHandlers
-
-        def call_handlers(logger: MMLogger, record: logging.LogRecord) -> None:
-            for handler in logger.handlers:
-                to_file = isinstance(handler, logging.FileHandler)
-                if record.levelno >= handler.level and (to_file or self.shows(record)):
-                    handler.handle(record)
-
-        MMLogger.callHandlers = call_handlers
-        try:
-            yield
-        finally:
-            MMLogger.callHandlers = original
+    RandomBatchAugment.__call__ = mix_known
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The accommodations to the stack, and what happens without a usable one."""
+"""The accommodations to the stack."""
 
 import importlib
 import pickle
@@ -19,66 +19,12 @@ from mmengine.dist import is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
 from mhc_plugin import compat
 
 READS_ITS_OWN = hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals')
-
-
-class TestCheckStack:
-    def test_passes_here(self):
-        compat.check_stack()
-
-    @pytest.mark.parametrize('module', ['torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain'])
-    def test_missing_package_is_one_error_that_says_what_to_install(self, monkeypatch, module):
-
-        def import_module(name):
-            if name == module:
-                raise ModuleNotFoundError(f"No module named '{name}'")
-
-        monkeypatch.setattr(compat, 'import_module', import_module)
-        with pytest.raises(ImportError, match=f'needs {module}.*No module named') as caught:
-            compat.check_stack()
-        assert 'pip install "mhc_plugin[openmmlab]"' in str(caught.value)
-        assert 'pip install "mhc_plugin[onedl]"' in str(caught.value)
-
-    def test_opencv_without_the_libraries_of_a_desktop(self, monkeypatch):
-
-        def import_module(name):
-            if name == 'cv2':
-                raise ImportError('libxcb.so.1: cannot open shared object file: No such file')
-
-        monkeypatch.setattr(compat, 'import_module', import_module)
-        with pytest.raises(
-            ImportError, match=r'OpenCV cannot be loaded.*: libxcb\.so\.1'
-        ) as caught:
-            compat.check_stack()
-        # Both ways out, and not the advice to install again what is there.
-        assert '`apt-get install libxcb1 ' in str(caught.value)
-        assert 'pip uninstall -y opencv-python && pip install' in str(caught.value)
-        assert 'openmmlab' not in str(caught.value)
-
-    def test_torchvision_of_another_torch(self, monkeypatch):
-
-        def import_module(name):
-            if name == 'torchvision':
-                raise RuntimeError('operator torchvision::nms does not exist')
-
-        monkeypatch.setattr(compat, 'import_module', import_module)
-        with pytest.raises(ImportError, match=r'nms does not exist.*come from the same source'):
-            compat.check_stack()
-
-    @pytest.mark.parametrize(
-        ('released', 'fork'), [('mmengine', 'onedl-mmengine'), ('mmcv-lite', 'onedl-mmcv')]
-    )
-    def test_both_sets_side_by_side(self, monkeypatch, released, fork):
-        monkeypatch.setattr(compat, '_is_distribution', lambda name: name in (released, fork))
-        with pytest.raises(ImportError, match=f'Both {released} and {fork}'):
-            compat.check_stack()
-
-    def test_distributions_are_found_by_name(self):
-        assert compat._is_distribution('torch')
-        assert not compat._is_distribution('a-package-of-nobody')
 
 
 class TestFindLoader:
@@ -260,10 +206,41 @@ def test_config_is_formatted_once(monkeypatch):
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize(
+    'augment',
+    [
+        dict(type='Mixup', alpha=1.0),
+        dict(type='CutMix', alpha=1.0),
+        dict(type='ResizeMix', alpha=1.0),
+    ],
+)
+def test_mixed_labels_are_unknown_where_either_is(augment):
+    """The reference mixes the two images' known labels by the share that a marked pixel shows."""
+    preprocessor = MODELS.build(
+        dict(type='ClsDataPreprocessor', batch_augments=dict(augments=augment))
+    )
+    targets = torch.tensor([[1.0, 0, -1, 1], [0, 1, 1, -1], [1, -1, 0, 0]])
+    torch.manual_seed(0)
+    np.random.seed(0)
+    mixed = 0
+    for _ in range(20):
+        samples = [DataSample().set_gt_score(target) for target in targets]
+        images = torch.eye(3).reshape(3, 3, 1, 1).expand(3, 3, 8, 8).contiguous()
+        batch = preprocessor(dict(inputs=images, data_samples=samples), training=True)
+        shares = batch['inputs'].mean((2, 3))
+        for share, sample in zip(shares, batch['data_samples']):
+            part = share > 0
+            unknown = (targets[part] == -1).any(0)
+            expected = torch.where(unknown, -1.0, share @ targets.clamp(min=0))
+            torch.testing.assert_close(sample.gt_score, expected)
+            mixed += part.sum() > 1
+    assert mixed > 20
+
+
 def test_models_by_name():
     names = mmpretrain.list_models('efficientnet-lite0_multifc_*')
-    assert 'efficientnet-lite0_multifc_digits' in names
-    meta = ModelHub.get('efficientnet-lite0_multifc_digits')
+    assert 'efficientnet-lite0_multifc_combined0' in names
+    meta = ModelHub.get('efficientnet-lite0_multifc_combined0')
     assert meta.config.model.type == 'FrozenBackboneClassifier'
     assert 'resnet50_8xb32_in1k' in mmpretrain.list_models()
 

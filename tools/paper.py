@@ -17,7 +17,7 @@ from mhc_plugin.cli.records import files_hash, write_record
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
     tables = commands.add_parser('tables', help='constant rows, repeats, sums that miss 100')
     tables.set_defaults(main=print_tables)

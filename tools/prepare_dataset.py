@@ -1,4 +1,4 @@
-"""Write a chosen subset of VOC or OpenImages, or spliced composites, to disk once."""
+"""Write a chosen subset of VOC or OpenImages, spliced composites, or converted labels, once."""
 
 import argparse
 import signal
@@ -6,14 +6,15 @@ import sys
 
 from mmengine.config import DictAction
 
-from mhc_plugin.apis.prepare import prepare_openimages, prepare_splices, prepare_voc
+from mhc_plugin.apis.prepare import convert_labels, prepare_openimages, prepare_splices, prepare_voc
 from mhc_plugin.cli.arguments import one_sentence_errors
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        description='Write a chosen subset of VOC or OpenImages, or spliced composites, once: '
+        description='Write a chosen subset of VOC or OpenImages, spliced composites, or the labels '
+        'that an annotation tool exported, once: '
         "OpenMMLab's multi-label JSON, which MMPretrain's MultiLabelDataset reads (ours, "
         'JSONMultiLabelDataset, reads the unknown labels, too), and card.json, which says what is '
         'in it and where it came from.',
@@ -104,6 +105,25 @@ def build_parser() -> argparse.ArgumentParser:
         help='settings that override the config',
     )
     add_common(splice)
+
+    convert = commands.add_parser(
+        'convert',
+        help='labels exported by Label Studio (JSON-MIN), CVAT (XML) or as COCO JSON',
+        allow_abbrev=False,
+    )
+    convert.add_argument('export', help='the exported file')
+    convert.add_argument(
+        '--out', required=True, metavar='FILE', help='the file to write, .json or .csv'
+    )
+    convert.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='the classes to take, in their order (all)'
+    )
+    convert.add_argument(
+        '--choices',
+        metavar='FIELD',
+        help="the field of choices, where Label Studio's export has several",
+    )
+    convert.add_argument('--traceback', action='store_true', help='show where an error was raised')
     return parser
 
 
@@ -152,7 +172,12 @@ def run(args: argparse.Namespace) -> None:
     if command == 'openimages':
         options['depictions'] = not options.pop('no_depictions')
         options['require_images'] = not options.pop('before_download')
-    prepare = dict(voc=prepare_voc, openimages=prepare_openimages, splice=prepare_splices)[command]
+    prepare = dict(
+        voc=prepare_voc,
+        openimages=prepare_openimages,
+        splice=prepare_splices,
+        convert=convert_labels,
+    )[command]
     with one_sentence_errors(traceback):
         try:
             print(f'Written: {prepare(**options)}')

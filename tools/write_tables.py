@@ -29,7 +29,8 @@ HEADS = {
     'multiconv': 'MultiConv',
     'convfc': 'ConvFC, 16 channels',
     'convfc-wide': 'ConvFC, 160 channels',
-    'attention': 'attention',
+    'multiatt': 'MultiAtt',
+    'attention': 'MultiAtt, trained as the others',
 }
 # Title, name of the score, digits, and the level of chance: a name, a figure, or None.
 PRECISION = ('top-4 precision', 'multi-label/precision_top4_micro', 1, 40.0)
@@ -175,10 +176,11 @@ TABLES = {
     'combined0': scores(
         'maps_combined0_sgd',
         [PRECISION, MEAN_AP, GRID_PG],
-        ('baseline', 'multifc', 'multiconv', 'convfc-wide', 'attention'),
+        ('baseline', 'multifc', 'multiconv', 'convfc-wide', 'multiatt'),
     ),
     'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
     'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
+    'digits': scores('maps_digits', [PRECISION, MEAN_AP, GRID_PG, SWAP]),
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),

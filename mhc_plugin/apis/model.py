@@ -102,5 +102,5 @@ def _configured_classes(cfg: Config) -> list[str] | None:
     except ValueError:
         return None
     classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    # A config may name a file of classes, which the checkpoint's own list stands for.
-    return None if classes is None or isinstance(classes, str) else list(classes)
+    # A config may name a file of classes, or how to choose them; the checkpoint has their list.
+    return None if classes is None or isinstance(classes, str | dict) else list(classes)

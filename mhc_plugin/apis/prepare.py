@@ -1,4 +1,4 @@
-"""Write a chosen subset or composites once, for other tools or other places."""
+"""Write a chosen subset, composites or converted labels once, for other tools or places."""
 
 import hashlib
 import json
@@ -17,12 +17,16 @@ from mhc_plugin import compat
 from mhc_plugin.datasets import OpenImagesSubset, SplicedDataset, VOCSubset
 from mhc_plugin.datasets.annotation_files import (
     describe_file,
+    new_file,
     new_folder,
     write_annotations,
+    write_label_csv,
     write_lines,
 )
+from mhc_plugin.datasets.own_images.convert import read_export
 from mhc_plugin.datasets.sample_table import sample_entries
 from mhc_plugin.datasets.subset import chosen_classes, print_counts
+from mhc_plugin.functional.checks import check_choice
 from mhc_plugin.version import __version__
 
 from .config import load_config
@@ -120,6 +124,50 @@ def prepare_splices(
             card['parts'][part] = _write_splices(folder, part, dataset)
         _write_card(folder, card)
     return Path(out)
+
+
+def convert_labels(
+    export: str | os.PathLike,
+    out: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    choices: str | None = None,
+) -> Path:
+    """Write labels that an annotation tool exported as :class:`JSONMultiLabelDataset` or
+    :class:`CSVMultiLabelDataset` reads them.
+
+    Args:
+        export (str | PathLike): See :func:`read_export`.
+        out (str | PathLike): The file to write, which ends in ``.json`` or ``.csv``.
+        classes (Sequence[str], optional): The classes to take, in their order. Defaults to None:
+            all of the export.
+        choices (str, optional): The field of choices, where Label Studio has several.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        FileExistsError: If there is such a file already.
+        AnnotationError: If the export cannot be read.
+        ValueError: If an argument does not fit, or if CSV cannot hold a class's name.
+    """
+    out = Path(out)
+    check_choice('out', out.suffix, ('.json', '.csv'))
+    found = read_export(export, classes, choices)
+    entries = found.entries(found.classes)
+    with new_file(out) as path:
+        if out.suffix == '.json':
+            write_annotations(path, found.classes, entries)
+        else:
+            write_label_csv(path, found.classes, entries)
+    counts = np.bincount(
+        [label for entry in entries for label in entry['gt_label']], minlength=len(found.classes)
+    )
+    unknown = sum(len(entry['unknown_label']) for entry in entries)
+    print(f'{found.tool}: {len(entries):,} images, {len(found.classes)} classes')
+    print(', '.join(f'{name} {count:,}' for name, count in zip(found.classes, counts)))
+    if unknown:
+        print(f'{unknown:,} labels are unknown, since annotations of an image disagree')
+    return out
 
 
 def _prepare(

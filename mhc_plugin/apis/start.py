@@ -10,14 +10,14 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
-from mhc_plugin import compat
+from mhc_plugin.utils.logs import Screen
 
 
 class StartHook(Hook):
     """Say what a run reads, trains and writes, and let its log reach the screen from there on.
 
     Args:
-        console (Console): Between the log and the screen.
+        screen (Screen): Between the log and the screen.
 
     Raises:
         ValueError: When a training starts whose data loader gives no batch.
@@ -26,8 +26,8 @@ class StartHook(Hook):
     # After those that refuse to start.
     priority = 'VERY_LOW'
 
-    def __init__(self, console: compat.Console) -> None:
-        self.console = console
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
 
     def before_run(self, runner: Runner) -> None:
         """Look at what has been built.
@@ -37,7 +37,7 @@ class StartHook(Hook):
         """
         if isinstance(runner._train_loop, BaseLoop):
             _check_batches(runner.train_dataloader)
-        self.console.quiet = False
+        self.screen.quiet = False
         lines = [f'{title + ":":<10}{text}' for title, text in _summary(runner) if text]
         runner.logger.info('\n'.join(['', *lines]))
 

@@ -17,10 +17,10 @@ from mmengine.runner import CheckpointLoader
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mhc_plugin import compat
 from mhc_plugin.datasets.images import flip_views, inner_dataset
+from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.models.backbone_weights import holds_backbone
-from mhc_plugin.utils.logs import table_text
+from mhc_plugin.utils.logs import Screen, table_text
 from mhc_plugin.utils.missing import explain_downloads
 
 from .checkpoints import check_readable
@@ -119,12 +119,12 @@ def test(
     add_hooks(cfg, matching_checkpoint=dict(type='mmpretrain.MatchingCheckpointHook'))
     start_processes(cfg, launcher)
 
-    console = compat.Console(verbose)
-    with console.in_use(), explain_downloads(cfg):
+    screen = Screen(verbose)
+    with screen.in_use(), explain_downloads(cfg):
         runner = build_runner(cfg)
-        runner.register_hook(StartHook(console))
+        runner.register_hook(StartHook(screen))
         if out is not None and out_item != 'metrics':
-            runner.test_evaluator.metrics.append(DumpResults(out_file_path=os.fspath(out)))
+            runner.test_evaluator.metrics.append(_DumpScores(out_file_path=os.fspath(out)))
         metrics = runner.test()
     if out is not None:
         if out_item == 'metrics' and is_main_process():
@@ -259,6 +259,16 @@ def _class_table(columns: dict[str, Sequence], classes: Sequence[str] | None) ->
 
 def _number(value: Any) -> str:
     return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+
+class _DumpScores(DumpResults):
+    """Dump predictions, but no scores that are NaN: not every metric looks at them."""
+
+    def process(self, data_batch: Any, predictions: Sequence[dict]) -> None:
+        scores = [sample['pred_score'] for sample in predictions if 'pred_score' in sample]
+        if scores:
+            check_no_nan(torch.stack(scores), len(self.results))
+        super().process(data_batch, predictions)
 
 
 def _check(

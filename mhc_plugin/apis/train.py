@@ -13,9 +13,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import OPTIMIZERS
 
-from mhc_plugin import compat
 from mhc_plugin.models import FrozenBackboneClassifier
 from mhc_plugin.models.backbone_weights import load_backbone
+from mhc_plugin.utils.logs import Screen
 from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
 from .caching import set_feature_cache, set_optimum
@@ -169,8 +169,8 @@ def train(
     start_processes(cfg, launcher)
     split_total_batch(cfg)
 
-    console = compat.Console(verbose)
-    with console.in_use(), explain_downloads(cfg):
+    screen = Screen(verbose)
+    with screen.in_use(), explain_downloads(cfg):
         runner = build_runner(cfg)
         for note in notes:
             runner.logger.warning(note)
@@ -178,7 +178,7 @@ def train(
             load_backbone(runner.model, weights)
         scores = _LastScores()
         runner.register_hook(scores)
-        runner.register_hook(StartHook(console))
+        runner.register_hook(StartHook(screen))
         with explain_full_disk(*written_folders(cfg)):
             runner.train()
         if scores.metrics is None and runner.val_loop is not None:
@@ -257,7 +257,7 @@ def _say_what_next(runner: Runner, checkpoint: str | None) -> None:
         config, checkpoint = _as_given(runner.cfg.filename), _as_given(checkpoint)
         runner.logger.info(
             'What each class is seen by, drawn into the folder class_maps: '
-            f'python tools/class_maps.py {config} {checkpoint} --dataset'
+            f'python tools/class_maps.py {config} {checkpoint} --dataset test'
         )
 
 

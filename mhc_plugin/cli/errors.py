@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import mmpretrain.registry
 from mmengine.registry import Registry
 
+from mhc_plugin.datasets import AnnotationError
+
 _WITH_SENTENCES = (
     ValueError,
     FileNotFoundError,
@@ -16,6 +18,7 @@ _WITH_SENTENCES = (
     ImportError,
     FloatingPointError,
     SyntaxError,
+    AnnotationError,
 )
 _UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+)::(.+?) registry')
 _ESCAPE_CODE = re.compile(r'\x1b\[[0-9;]*m')

@@ -108,8 +108,7 @@ def write_record(
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ', no GPU'
     record = dict(
         command=_command(),
-        commit=_commit(),
-        code=code_hash(),
+        **BEGUN_WITH,
         versions=dict(python=platform.python_version(), **_versions()),
         machine=f'{platform.machine()}, {len(os.sched_getaffinity(0))} cores{gpu}',
         date=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M'),
@@ -153,7 +152,8 @@ def _command() -> str:
                 words.append(f'{name}/{shlex.quote(word[len(folder) + 1 :])}'.removeprefix('./'))
                 break
         else:
-            words.append(shlex.quote(word))
+            # Folders of this machine say nothing to another.
+            words.append(shlex.quote(os.path.basename(word) if os.path.isabs(word) else word))
     return ' '.join(words)
 
 
@@ -182,3 +182,7 @@ def _versions() -> dict[str, str]:
             except metadata.PackageNotFoundError:
                 continue
     return versions
+
+
+# Of the code that runs, not of what a long run finds changed at its end.
+BEGUN_WITH = dict(commit=_commit(), code=code_hash())

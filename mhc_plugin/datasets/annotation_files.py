@@ -1,5 +1,6 @@
 """Files of annotations: what is wrong with one, where data is missing, and how they are written."""
 
+import csv
 import hashlib
 import json
 import os
@@ -116,6 +117,24 @@ def new_folder(target: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Fill a file beside ``target`` and give it that name at the end; nothing stays of a failure.
+
+    Raises:
+        FileExistsError: If there is something already.
+    """
+    if target.exists():
+        raise FileExistsError(f'{target} exists already; name another file, or remove it.')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f'.{target.name}.{os.getpid()}')
+    try:
+        yield path
+        path.rename(target)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def write_annotations(path: Path, classes: Sequence[str], entries: Iterable[dict]) -> None:
     """Write OpenMMLab's multi-label JSON, one image a line.
 
@@ -130,6 +149,33 @@ def write_annotations(path: Path, classes: Sequence[str], entries: Iterable[dict
         for number, entry in enumerate(entries):
             file.write((',\n' if number else '\n') + json.dumps(entry))
         file.write('\n]}\n')
+
+
+def write_label_csv(path: Path, classes: Sequence[str], entries: Iterable[dict]) -> None:
+    """Write the CSV that :class:`CSVMultiLabelDataset` reads: lists of labels separated by ``|``.
+
+    Args:
+        path (Path): The file.
+        classes (Sequence[str]): Names of the classes.
+        entries (Iterable[dict]): ``img_path``, ``gt_label`` and ``unknown_label`` per image.
+
+    Raises:
+        ValueError: If a name holds the separator.
+    """
+    for name in classes:
+        if '|' in name:
+            raise ValueError(
+                f'Expected names of classes without "|", which separates labels in CSV, but got '
+                f'{name!r}; write JSON.'
+            )
+    with _synced(path) as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(['file', 'labels', 'unknown_labels'])
+        for entry in entries:
+            labels = (
+                '|'.join(classes[i] for i in entry[key]) for key in ('gt_label', 'unknown_label')
+            )
+            writer.writerow([entry['img_path'], *labels])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

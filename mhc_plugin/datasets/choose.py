@@ -7,6 +7,8 @@ to some hundred patterns.
 
 import numpy as np
 
+from mhc_plugin.functional.checks import check_argument, check_int
+
 from .label_table import LabelTable
 
 # Rarer classes than these are never among the few that are chosen for having many images.
@@ -48,11 +50,13 @@ def choose_classes(
     check_limits(min_labels, max_labels, max_images)
     table = _as_table(labels)
     images = table.count(1)
-    if not 1 <= num_classes <= (images > 0).sum():
-        raise ValueError(
-            f'Expected argument `num_classes` to be in 1..{(images > 0).sum()} (the '
-            f'classes that any image has), but got {num_classes}.'
-        )
+    there = int((images > 0).sum())
+    check_argument(
+        1 <= num_classes <= there,
+        'num_classes',
+        f'to be in 1..{there}, the classes that any image has',
+        num_classes,
+    )
     rng = np.random.RandomState(seed)
     shuffled = rng.permutation(len(images))
     by_frequency = shuffled[np.argsort(-images[shuffled], kind='stable')]
@@ -118,18 +122,11 @@ def choose_images(
 
 def check_limits(min_labels: int, max_labels: int | None, max_images: int | None) -> None:
     """Raise a ValueError if no image could fit."""
-    if min_labels < 0:
-        raise ValueError(f'Expected argument `min_labels` to be 0 or more, but got {min_labels}.')
-    if max_labels is not None and max_labels < min_labels:
-        raise ValueError(
-            f'Expected argument `max_labels` to be at least min_labels '
-            f'({min_labels}), but got {max_labels}.'
-        )
-    if max_images is not None and max_images < 1:
-        raise ValueError(
-            f'Expected argument `max_images` to be 1 or more, or None for all, but '
-            f'got {max_images}.'
-        )
+    check_int('min_labels', min_labels, low=0)
+    if max_labels is not None:
+        check_int('max_labels', max_labels, low=min_labels)
+    if max_images is not None:
+        check_int('max_images', max_images)
 
 
 def label_patterns(table: LabelTable, rows: np.ndarray) -> tuple[LabelTable, np.ndarray]:
@@ -166,11 +163,7 @@ def _as_table(labels: np.ndarray | LabelTable) -> LabelTable:
     if isinstance(labels, LabelTable):
         return labels
     labels = np.asarray(labels)
-    if labels.ndim != 2:
-        raise ValueError(
-            'Expected argument `labels` to have the shape (images, classes), but got '
-            f'{labels.shape}.'
-        )
+    check_argument(labels.ndim == 2, 'labels', 'to have the shape (images, classes)', labels.shape)
     return LabelTable.from_dense(labels, fill=0)
 
 

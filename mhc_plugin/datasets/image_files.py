@@ -18,8 +18,8 @@ from mhc_plugin.functional.checks import check_choice
 from .annotation_files import AnnotationError
 from .class_lists import shown
 
-# As they are read by OpenCV and Pillow; VOC's own ending comes first.
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+# Of several images with one name, the first of these endings is taken.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
 
 _EXIF_ORIENTATION = 0x0112
 # What shows a stored image upright: transpose it, then mirror left and right, then up and down.
@@ -139,10 +139,11 @@ class ImageFolder:
         if found is None:
             composed = unicodedata.normalize('NFC', file)
             found = self._listing(folder).get(composed)
-            if found is None and not file.lower().endswith(IMAGE_ENDINGS):
+            if found is None and not file.lower().endswith(SUFFIXES):
                 found = self._by_stem(folder).get(composed)
         if found is None:
-            return None
+            # As Windows writes it.
+            return self.find(name.replace('\\', '/')) if '\\' in name else None
         return f'{folder}/{found}' if folder else found
 
     def _listing(self, folder: str) -> dict[str, str]:
@@ -162,8 +163,8 @@ class ImageFolder:
             stems = {}
             for composed, file in self._listing(folder).items():
                 stem, ending = os.path.splitext(composed)
-                if ending.lower() in IMAGE_ENDINGS:
-                    rank = IMAGE_ENDINGS.index(ending.lower()), file
+                if ending.lower() in SUFFIXES:
+                    rank = SUFFIXES.index(ending.lower()), file
                     stems[stem] = min(stems.get(stem, rank), rank)
             self._stems[folder] = {stem: file for stem, (_, file) in stems.items()}
         return self._stems[folder]

@@ -14,9 +14,9 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
-Image = str | os.PathLike | np.ndarray
+from .image_files import SUFFIXES
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm')
+Image = str | os.PathLike | np.ndarray
 
 
 def list_images(inputs: Image | Sequence[Image]) -> list[str | np.ndarray]:

@@ -136,11 +136,6 @@ class SubsetMixin(MultiLabelTargets, ABC):
             )
         return chosen
 
-    def gt_scores(self) -> np.ndarray:
-        """All labels: 1, 0 and -1 (unknown), int8 ``(len(self), num_classes)``."""
-        self.full_init()
-        return self.data_list.labels.dense()
-
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes present in one image."""
         self.full_init()

@@ -13,7 +13,7 @@ from .samples import read_batch
 
 # Scores that are gathered before they are made compact, and pairs that are sorted at a time: large
 # enough for the work per call not to matter, small enough for memory not to.
-BLOCK = 2**22
+BLOCK = 2**21
 
 
 class RunningMetric(BaseMetric):
@@ -145,11 +145,12 @@ class KnownPairs:
         if self.dtype not in (None, scores.dtype):
             raise ValueError(f'Expected scores in {self.dtype}, as before, but got {scores.dtype}.')
         self.num_classes, self.dtype = scores.shape[1], scores.dtype
-        known = (target != -1).flatten().nonzero().squeeze(1)
-        if len(known) == target.numel():
+        is_known = (target != -1).flatten()
+        if is_known.all():
             in_order = scores.T.reshape(-1), target.T.reshape(-1)
             counts = torch.full((self.num_classes,), len(target))
         else:
+            known = is_known.nonzero().squeeze(1)
             classes = known % self.num_classes
             known = known[classes.argsort(stable=True)]
             in_order = scores.flatten()[known], target.flatten()[known]

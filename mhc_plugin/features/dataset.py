@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from mmpretrain.structures import DataSample
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from mhc_plugin.utils.batch import Features
+from mhc_plugin.utils.batch import DataSamples, Features
 
-from .sample_codec import decode_sample
+from .samples import decode_sample, target_table
 from .store import EntryReader
 from .views import draw_views
 
-# Data samples are made once and kept, which takes about 3 kB each; more are made again and again.
-MAX_KEPT_SAMPLES = 200_000
-
-
+# Batches that are fetched while a GPU works on another.
 NUM_AHEAD = 2
 
 
@@ -35,26 +33,20 @@ class FeatureDataset(Dataset):
         dataset (Sequence): The dataset of images.
         reader (EntryReader): Its features.
         seed (int): Seed of the draw of views.
-        device (torch.device): Where the model is; data samples are put there.
-        fresh_samples (bool): Whether to give copies of the data samples, for a model that writes
-            into them. Without, they are the same objects every time, to be read only. Defaults to
-            False.
+        num_classes (int, optional): If given, labels are kept in one table and batches have
+            ``targets`` of it: int8 ``(len(dataset), num_classes)`` where they are 1, 0 and -1,
+            float32 where there are soft ones. Defaults to None.
     """
 
     def __init__(
-        self,
-        dataset: Sequence,
-        reader: EntryReader,
-        seed: int,
-        device: torch.device,
-        fresh_samples: bool = False,
+        self, dataset: Sequence, reader: EntryReader, seed: int, num_classes: int | None = None
     ) -> None:
         self.dataset = dataset
         self.reader = reader
         self.seed = seed
-        self.device = device
-        self.fresh_samples = fresh_samples
-        self._samples: dict[int, DataSample] = {}
+        self.targets: Tensor | None = None
+        if num_classes is not None:
+            self.targets = target_table(dataset, reader, num_classes)
         self.set_epoch(0)
 
     def __getattr__(self, name: str) -> Any:
@@ -74,6 +66,12 @@ class FeatureDataset(Dataset):
         layout = self.reader.layout
         self._views = draw_views(self.seed, epoch, layout.num_samples, layout.views)
 
+    def move_to(self, device: torch.device) -> None:
+        """Copy all features and targets into a device's memory."""
+        self.reader.move_to(device)
+        if self.targets is not None:
+            self.targets = self.targets.to(device)
+
     def __getitems__(self, indices: Sequence[int]) -> dict:
         """A finished batch.
 
@@ -81,24 +79,23 @@ class FeatureDataset(Dataset):
             indices (Sequence[int]): Indices of images.
 
         Returns:
-            dict: ``inputs``, float32 :class:`Features` ``(N, ...)``, and ``data_samples``.
+            dict: ``inputs``, float32 :class:`Features` ``(N, ...)``, and ``data_samples``, new
+            :class:`DataSamples`.
         """
         indices = np.asarray(indices, dtype=np.int64)
         rows = self._views[indices] * self.reader.layout.num_samples + indices
-        samples = [self.sample(row) for row in rows.tolist()]
-        if self.fresh_samples:
-            samples = [sample.new() for sample in samples]
+        targets = self.targets
+        if targets is not None:
+            # One row per image, or, where the pipeline makes labels, per image and view.
+            index = torch.from_numpy(indices if len(targets) == len(self) else rows)
+            targets = targets.index_select(0, index.to(targets.device))
+        samples = DataSamples(rows, self.sample, targets)
         return dict(inputs=Features(self.reader.gather(rows)), data_samples=samples)
 
     def sample(self, row: int) -> DataSample:
-        """The data sample of a stored row, to be read only."""
-        sample = self._samples.get(row)
-        if sample is None:
-            info = self.dataset.get_data_info(row % self.reader.layout.num_samples)
-            sample = decode_sample(self.reader.sample(row), info).to(self.device)
-            if len(self._samples) < MAX_KEPT_SAMPLES:
-                self._samples[row] = sample
-        return sample
+        """The data sample of a stored row, made anew."""
+        info = self.dataset.get_data_info(row % self.reader.layout.num_samples)
+        return decode_sample(self.reader.sample(row), info)
 
 
 def hand_on(batch: dict) -> dict:
@@ -120,24 +117,36 @@ def replace_dataset(loader: DataLoader, dataset: FeatureDataset, is_far: bool) -
     )
     if type(loader.batch_sampler) is not BatchSampler:
         settings = dict(batch_sampler=loader.batch_sampler)
-    kind = PrefetchingLoader if is_far else DataLoader
-    return kind(dataset, collate_fn=hand_on, pin_memory=is_far and loader.pin_memory, **settings)
+    pin_memory = is_far and loader.pin_memory
+    features = FeatureLoader(dataset, collate_fn=hand_on, pin_memory=pin_memory, **settings)
+    features.num_ahead = NUM_AHEAD if is_far else 0
+    return features
 
 
-class PrefetchingLoader(DataLoader):
-    """Fetches batches of features ahead, in a thread of this process."""
+class FeatureLoader(DataLoader):
+    """A loader of finished batches, which it may fetch ahead in a thread of this process.
+
+    Attributes:
+        num_ahead (int): Batches that are fetched while the last one is in use.
+    """
+
+    num_ahead = 0
 
     def __iter__(self) -> Iterator[dict]:
+        super().__iter__()  # draws a random number, as whatever loader would stand here
+        if not self.num_ahead:
+            yield from map(self.dataset.__getitems__, self.batch_sampler)
+            return
         # Samplers may draw from the generators of this thread.
         order = list(self.batch_sampler)
         with ThreadPoolExecutor(1) as pool:
             ahead = deque()
-            for indices in chain(order, [None] * NUM_AHEAD):
+            for indices in chain(order, [None] * self.num_ahead):
                 if indices is not None:
                     ahead.append(pool.submit(self._fetch, indices))
-                if ahead and (indices is None or len(ahead) > NUM_AHEAD):
+                if ahead and (indices is None or len(ahead) > self.num_ahead):
                     yield ahead.popleft().result()
 
     def _fetch(self, indices: list[int]) -> dict:
         batch = self.dataset.__getitems__(indices)
-        return dict(batch, inputs=batch['inputs'].pin_memory()) if self.pin_memory else batch
+        return {k: v.pin_memory() for k, v in batch.items()} if self.pin_memory else batch

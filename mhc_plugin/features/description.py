@@ -109,11 +109,11 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
             yield ahead.describe({k: v for k, v in info.items() if k not in left_out})
 
     digest, waiting = hashlib.sha256(), deque()
+    encoder = json.JSONEncoder(sort_keys=True, default=lambda read: read())
     for sample in chain(described(), [None] * AHEAD):
         waiting.append(sample)
         if len(waiting) > AHEAD and (first := waiting.popleft()) is not None:
-            text = json.dumps(first, sort_keys=True, default=lambda read: read())
-            digest.update(text.encode())
+            digest.update(encoder.encode(first).encode())
     describer = _Describer(hashes, with_labels)
     parts = {
         name: describer.describe(getattr(dataset, name))
@@ -147,7 +147,8 @@ class _Describer:
             raise UndescribableError(f'an object of {kind.__name__} holds itself')
         self.parents.append(id(value))
         try:
-            return self.composed(value)
+            is_plain = kind is dict or kind is list or kind is tuple
+            return self.container(value) if is_plain else self.composed(value)
         finally:
             self.parents.pop()
 
@@ -163,9 +164,10 @@ class _Describer:
     def path(self, value: Any) -> Any:
         if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
             return self.describe(value)
-        if not os.path.isfile(value):
-            raise UndescribableError(f'{value} is no file on this machine')
-        return dict(file=self.file_hash(value))
+        try:
+            return dict(file=self.file_hash(value))
+        except OSError as error:
+            raise UndescribableError(f'{value} is no file on this machine') from error
 
     def composed(self, value: Any) -> Any:
         if isinstance(value, Enum):
@@ -218,7 +220,7 @@ class _Describer:
         return dict(tensor=_hash_tensors([('', value)]))
 
     def container(self, value: Any) -> Any:
-        if isinstance(value, Mapping):
+        if isinstance(value, (dict, Mapping)):
             items = self.mapping(value)
         elif isinstance(value, (list, tuple)):
             items = [self.describe(item) for item in value]

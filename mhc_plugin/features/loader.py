@@ -1,9 +1,11 @@
 """Put stored features in the place of a loader's images, computing those that are missing."""
 
 import atexit
+import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from logging import Logger
+from pathlib import Path
 
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
@@ -30,6 +32,9 @@ from .store import (
 
 # Of a GPU's free memory; the rest is for training.
 GPU_SHARE = 0.5
+# Of the main memory; beyond it, features are read from mapped files, which is slower and takes what
+# memory there is.
+CPU_SHARE = 0.125
 
 
 def cached_loader(
@@ -44,8 +49,7 @@ def cached_loader(
         loader (DataLoader): The loader of images.
         options (CacheOptions): The options.
         name (str): What the images are for, such as ``'train'``, for log lines.
-        training (bool): Whether the model is trained on them. A model that predicts writes into
-            data samples, and is given copies.
+        training (bool): Whether the model is trained on them.
 
     Returns:
         DataLoader: A loader with the same sampler, batch size and order, whose dataset is a
@@ -79,13 +83,16 @@ def cached_loader(
         # No other run will ever look for it.
         atexit.register(shutil.rmtree, entry.path, ignore_errors=True)
 
-    device, is_far = extractor.device, extractor.device.type == 'cuda'
-    if is_far and _fits(reader.layout, device):
-        reader.move_to(device)
-        is_far = False
+    num_classes = None
+    if training and model.takes_targets:
+        classes = loader.dataset.metainfo.get('classes', ())
+        num_classes = getattr(model.head, 'num_classes', len(classes))
+    dataset = FeatureDataset(loader.dataset, reader, seed, num_classes)
+    device, fits = extractor.device, _fits(reader.layout, extractor.device, processes.number)
+    if fits:
+        dataset.move_to(device)
         logger.info(f'{name}: kept in the memory of {device}')
-    dataset = FeatureDataset(loader.dataset, reader, seed, device, fresh_samples=not training)
-    return replace_dataset(loader, dataset, is_far)
+    return replace_dataset(loader, dataset, is_far=device.type == 'cuda' and not fits)
 
 
 def _stored(
@@ -162,9 +169,22 @@ def _switch_off_drawing(runner: Runner) -> None:
             )
 
 
-def _fits(layout: Layout, device: torch.device) -> bool:
-    """Whether a GPU has room for all features."""
-    free, _ = torch.cuda.mem_get_info(device)
-    # What torch has taken and does not use is free to torch.
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return layout.num_bytes < GPU_SHARE * (free + cached)
+def _fits(layout: Layout, device: torch.device, num_processes: int) -> bool:
+    """Whether a device has room for all features of each process."""
+    if device.type == 'cuda':
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch has taken and does not use is free to torch.
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return layout.num_bytes < GPU_SHARE * (free + cached)
+    return layout.num_bytes * num_processes < CPU_SHARE * _free_memory()
+
+
+def _free_memory() -> int:
+    """Bytes that this machine and, in a container, its limit have left at most."""
+    free = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
+    with suppress(OSError, StopIteration):
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        free.append(1024 * int(next(x for x in lines if x.startswith('MemAvailable')).split()[1]))
+    with suppress(OSError, ValueError):  # 'max' is no number
+        free.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    return min(free)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from mhc_plugin.utils.seeding import sample_seed, seeded
 
-from .sample_codec import encode_sample, packs_labels_of_info
+from .samples import encode_sample, packs_labels_of_info
 
 NUM_PROBES = 16
 

@@ -1,7 +1,12 @@
-"""What a batch holds in the place of images: features, told apart by their type alone."""
+"""What a batch of stored features holds: features in the place of images, and their labels.
 
-from collections.abc import Iterable, Iterator
+Both are told apart by their types alone.
+"""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
 
@@ -39,3 +44,52 @@ class Features:
     def pin_memory(self) -> 'Features':
         """Copy all stages to pinned memory; loaders call this."""
         return Features(stage.pin_memory() for stage in self.stages)
+
+
+class DataSamples(Sequence):
+    """The data samples of a batch, each made when it is asked for, and then kept with the batch.
+
+    Args:
+        rows (Sequence[int]): What ``make`` makes them of.
+        make (Callable): Gives a data sample.
+        targets (Tensor, optional): The labels of the batch, ``(N, num_classes)``, as MMPretrain's
+            multi-label heads put them together from ``gt_score`` or ``gt_label``: 1, 0 and -1
+            (unknown) in int8, or float32 where there are soft ones. Defaults to None.
+    """
+
+    def __init__(
+        self, rows: Sequence[int], make: Callable[[int], Any], targets: Tensor | None = None
+    ) -> None:
+        self.targets = targets
+        self._rows = rows
+        self._make = make
+        self._made: dict[int, Any] = {}
+        self._device: torch.device | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index not in self._made:
+            sample = self._make(int(self._rows[index]))
+            self._made[index] = sample if self._device is None else sample.to(self._device)
+        return self._made[index]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> 'DataSamples':
+        """Move targets and data samples, those that are still to be made too; changed in place."""
+        device = torch.device(device)
+        if device.type != 'cpu' or self._device is not None:
+            self._device = device
+            self._made = {i: sample.to(device) for i, sample in self._made.items()}
+        if self.targets is not None:
+            self.targets = self.targets.to(device, non_blocking=non_blocking)
+        return self
+
+    def pin_memory(self) -> 'DataSamples':
+        """Copy the targets to pinned memory."""
+        if self.targets is not None:
+            self.targets = self.targets.pin_memory()
+        return self

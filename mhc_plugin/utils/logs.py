@@ -26,6 +26,56 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+class Screen:
+    """What of a run's log reaches the screen; its log file gets all of it.
+
+    Args:
+        verbose (bool): Let all through, as MMEngine does. Otherwise nothing but warnings, until
+            ``quiet`` is set to False.
+    """
+
+    # Of MMEngine about itself, once or every epoch; nobody who runs a tool can do anything about
+    # them.
+    LOG_FILE_ONLY = (
+        '"FileClient" will be deprecated',
+        '"HardDiskBackend" is the alias',
+        'Exp name: ',
+    )
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self.quiet = not verbose
+
+    def shows(self, record: logging.LogRecord) -> bool:
+        """Whether a record is for the screen."""
+        if self.verbose:
+            return True
+        if record.getMessage().startswith(self.LOG_FILE_ONLY):
+            return False
+        return record.levelno >= logging.WARNING or not self.quiet
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Send MMEngine's loggers through this.
+
+        Reason: ``Runner`` logs 350 lines of environment, config and hooks while it is built, before
+        anything could set its logger otherwise. Can go when MMEngine logs them to the file only.
+        """
+        original = MMLogger.callHandlers
+
+        def call_handlers(logger: MMLogger, record: logging.LogRecord) -> None:
+            for handler in logger.handlers:
+                to_file = isinstance(handler, logging.FileHandler)
+                if record.levelno >= handler.level and (to_file or self.shows(record)):
+                    handler.handle(record)
+
+        MMLogger.callHandlers = call_handlers
+        try:
+            yield
+        finally:
+            MMLogger.callHandlers = original
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Show a bar of progress on standard error, which goes away at the end."""
     return track(items, description, total, transient=True, console=Console(stderr=True))

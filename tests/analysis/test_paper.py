@@ -57,7 +57,15 @@ def test_repeats_and_sums(tables):
     rows = [dict(accuracy=60.0, hamming_loss=40.1), dict(accuracy=60.0, hamming_loss=40.11)]
     assert paper.rows_off_100(rows) == rows[1:]
     counts = [(len(found), number) for _, found, number in paper.findings()]
-    assert counts == [(16, 48), (7, 24), (50, 144)]
+    assert counts == [(16, 48), (7, 24), (9, 72), (50, 144)]
+
+
+def test_the_k_of_the_ablations():
+    for dataset, k in (('combined0', 4), ('combined1', 4), ('voc', 5)):
+        assert paper.ablation_topk(dataset, 'Baseline') == k
+        assert paper.ablation_topk(dataset, 'MultiFC') == k
+    assert paper.ablation_topk('openimages', 'Baseline') == 5
+    assert paper.ablation_topk('openimages', 'MultiFC') == 1
 
 
 def test_choices_against_loops():

@@ -15,6 +15,7 @@ onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 
 SIZE = (64, 64)
 MULTIFC = dict(type='MultiHeadClsHead', num_classes=10, in_channels=64)
+ATTENTION = dict(type='AttentionMultiHeadClsHead', num_classes=10, in_channels=64)
 CONV = dict(type='ConvMultiHeadClsHead', num_classes=10, in_channels=64, conv_channels=4)
 
 
@@ -46,6 +47,17 @@ def expected_scores(model, images):
             out_indices=(2, 3),
         ),
         dict(head=dict(type='ConvClsHead', num_classes=10, in_channels=64, conv_channels=4)),
+        dict(head=dict(ATTENTION, num_attentions=2)),
+        dict(
+            head=dict(
+                ATTENTION,
+                in_channels=(32, 64),
+                connection='stages',
+                head_stages=[0, 1] * 5,
+                normalize='image',
+            ),
+            out_indices=(2, 3),
+        ),
         dict(
             head=dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=64),
             neck=dict(type='GlobalAveragePooling'),

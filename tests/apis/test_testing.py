@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
@@ -40,12 +41,21 @@ def test_metrics_get_maps_on_request(cfg, tiny_checkpoint, maps, count):
 
 
 def test_cached_test_loop_gets_maps_too(cfg, tiny_checkpoint, tmp_path):
-    cfg.test_cfg = dict(type='FeatureCacheTestLoop', cache_dir=str(tmp_path / 'cache'))
+    cfg.test_cfg = dict(type='FeatureCacheTestLoop', cache=dict(cache_dir=str(tmp_path / 'cache')))
     assert run_test(cfg, tiny_checkpoint, maps='inherent')['count/maps'] == 12
 
 
 def test_labels_are_set_anew_under_test_time_augmentation(cfg, tiny_checkpoint):
     assert run_test(cfg, tiny_checkpoint, tta=True)['count/right_labels']
+
+
+def test_scores_that_are_nan_are_not_dumped(cfg, tiny_checkpoint, tmp_path):
+    content = torch.load(tiny_checkpoint)
+    content['state_dict']['head.fc.weight'].fill_(float('nan'))
+    torch.save(content, tiny_checkpoint)
+    with pytest.raises(ValueError, match=r'`scores` to hold no NaN, .* sample 0, class 0'):
+        run_test(cfg, tiny_checkpoint, out=tmp_path / 'scores.pkl')
+    assert not (tmp_path / 'scores.pkl').exists()
 
 
 def test_maps_and_views_exclude_one_another(cfg, tiny_checkpoint):

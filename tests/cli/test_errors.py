@@ -3,6 +3,7 @@ from mmpretrain.registry import HOOKS, MODELS
 from torch.utils.data import DataLoader
 
 from mhc_plugin.cli.errors import in_one_sentence
+from mhc_plugin.datasets import AnnotationError
 
 
 def caught(function, *args, **kwargs):
@@ -60,6 +61,7 @@ class TestInOneSentence:
         ('error', 'sentence'),
         [
             (ValueError('Expected a.'), 'Expected a.'),
+            (AnnotationError('Expected a.', 'b.csv', 3), 'b.csv, line 3: Expected a.'),
             (FileNotFoundError('There is no config a.'), 'There is no config a.'),
             (IndexError('list index out of range'), 'IndexError: list index out of range'),
             (KeyError('img_path'), 'KeyError: img_path'),

@@ -57,11 +57,11 @@ def test_summary():
 
 def test_record_says_how_it_was_made(tmp_path, monkeypatch):
     monkeypatch.setenv('MHC_DATA_ROOT', str(tmp_path / 'data'))
-    monkeypatch.setattr('sys.argv', [str(ROOT / 'tools' / 'x.py'), f'{tmp_path}/data/a b', '--n=1'])
+    monkeypatch.setattr('sys.argv', [str(ROOT / 'tools' / 'x.py'), f'{tmp_path}/data/a b', '/x/y'])
     path = tmp_path / 'results' / 'x.json'
     records.write_record(path, dict(mAP=1.5), seconds=2.04, seeds=[0, 1], data='d')
     record = records.read_record(path)
-    assert record['command'] == 'python tools/x.py "$MHC_DATA_ROOT"/\'a b\' --n=1'
+    assert record['command'] == 'python tools/x.py "$MHC_DATA_ROOT"/\'a b\' y'
     assert str(tmp_path) not in path.read_text()
     assert (record['name'], record['seeds'], record['data']) == ('x', [0, 1], 'd')
     assert (record['seconds'], record['scores']) == (2.0, dict(mAP=1.5))

@@ -127,3 +127,22 @@ def test_an_empty_table(fill):
     assert table.dense().shape == (0, 3)
     assert table.take(np.empty(0, np.int64)).dense().shape == (0, 3)
     assert table.count(-1).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize('fill', [0, -1])
+def test_what_is_worked_on_in_parts_is_the_same_as_whole(monkeypatch, fill):
+    labels = np.random.RandomState(0).choice([1, 0, -1], (50, 6)).astype(np.int8)
+    labels[::7] = fill
+    for rows in (1, 7, 1 << 13):
+        monkeypatch.setattr(label_table, '_ROWS', rows)
+        table = LabelTable.from_dense(labels, fill)
+        np.testing.assert_array_equal(table.num_positives(), (labels == 1).sum(1))
+        np.testing.assert_array_equal(table.only_positives().dense(), labels == 1)
+        order = np.random.RandomState(1).permutation(50)
+        np.testing.assert_array_equal(table.take(order).dense(), labels[order])
+        np.testing.assert_array_equal(table.part(5, 20).dense(), labels[5:20])
+        np.testing.assert_array_equal(table.select_classes([4, 0, 2]).dense(), labels[:, [4, 0, 2]])
+        members = table.only_positives().rows_by_class()
+        assert [rows.tolist() for rows in members] == [
+            np.flatnonzero(column == 1).tolist() for column in labels.T
+        ]

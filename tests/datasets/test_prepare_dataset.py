@@ -339,12 +339,23 @@ def test_tool_says_that_it_was_interrupted(voc, tmp_path, monkeypatch, capsys):
     assert sorted(os.listdir(tmp_path)) == ['VOC2012']
 
 
-@pytest.mark.parametrize('arguments', [[], ['voc'], ['openimages'], ['splice']])
+@pytest.mark.parametrize('arguments', [[], ['voc'], ['openimages'], ['splice'], ['convert']])
 def test_help_names_every_option(monkeypatch, capsys, arguments):
     assert run_tool(monkeypatch, *arguments, '--help') == 0
     printed = capsys.readouterr().out
     assert 'usage: ' in printed
-    assert not arguments or '--out FOLDER' in printed
+    assert not arguments or '--out F' in printed
+
+
+def test_tool_converts_labels(monkeypatch, capsys, tmp_path):
+    export = tmp_path / 'export.json'
+    export.write_text(json.dumps([dict(image='a.jpg', id=1, tags=dict(choices=['cat', 'dog']))]))
+    out = tmp_path / 'labels.csv'
+    assert run_tool(monkeypatch, 'convert', export, '--out', out, '--classes', 'dog') == 0
+    assert out.read_text() == 'file,labels,unknown_labels\na.jpg,dog,\n'
+    assert f'Written: {out}' in capsys.readouterr().out
+    assert run_tool(monkeypatch, 'convert', export, '--out', out) == 1
+    assert 'labels.csv exists already' in capsys.readouterr().err
 
 
 @pytest.mark.slow

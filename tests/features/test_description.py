@@ -208,7 +208,6 @@ script_class = type('Script', (), dict(__module__='__main__'))
         (functools.partial(lambda: 0), '<lambda> cannot be imported'),
         (np.array([{}], dtype=object), 'an array of object holds more than numbers'),
     ],
-    ids=str,
 )
 def test_what_cannot_be_described_says_why(value, reason):
     with pytest.raises(UndescribableError, match=re.escape(reason)):
@@ -492,6 +491,42 @@ def test_pipeline_counts_inside_of_wrappers_too(folder):
     ]
     assert len({dataset_key(dataset) for dataset in datasets}) == len(datasets)
     assert dataset_key(datasets[2]) == dataset_key(Repeated(Images(whole, [Crop(1)]), 2))
+
+
+class Tinted(Images):
+    """A dataset of the user's own, which does more to images than its pipeline."""
+
+    def __init__(self, infos, root, **attributes):
+        super().__init__(infos)
+        self.root = str(root)  # where it lies makes no difference
+        vars(self).update(attributes)
+
+    def __getitem__(self, index):
+        return self._tint * index
+
+
+def test_what_a_dataset_of_ones_own_holds_counts_besides_its_samples(folder):
+    root = folder('a')
+    attributes = [
+        {},
+        dict(_tint=1.0),
+        dict(_tint=2.0),
+        dict(_tint=torch.ones(3)),
+        dict(_tint=torch.zeros(3)),
+        dict(_tint=np.ones(3)),
+        dict(_tint=nn.Linear(1, 1)),
+        dict(mode='grey'),
+    ]
+    keys = {dataset_key(Tinted(infos(root), root, **more)) for more in attributes}
+    assert len(keys) == len(attributes)
+    other = folder('b')
+    assert dataset_key(Tinted(infos(other), other)) in keys
+
+
+def test_labels_of_any_kind_do_not_count(folder):
+    one, other = infos(folder('a')), infos(folder('b'))
+    other[0].update(gt_label=[2], gt_score=np.ones(3, np.float32), unknown_label=[0, 1])
+    assert dataset_key(Images(one)) == dataset_key(Images(other))
 
 
 def test_each_image_is_read_once(folder):

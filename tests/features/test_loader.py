@@ -12,9 +12,8 @@ from mmengine.runner import Runner
 from tiny_cache_run import TinyBackbone, make_cfg, make_images, run
 from torch.utils.data import DataLoader
 
-from mhc_plugin.features import dataset as dataset_module
 from mhc_plugin.features import loader as loader_module
-from mhc_plugin.features.dataset import FeatureDataset, PrefetchingLoader, replace_dataset
+from mhc_plugin.features.dataset import FeatureDataset, replace_dataset
 from mhc_plugin.features.store import EntryInUseError, EntryReader, FeatureStore, Layout
 from mhc_plugin.utils.batch import Features
 
@@ -46,9 +45,9 @@ def test_complete_features_are_read_without_a_lock_in_a_folder_that_nobody_may_w
 ):
     loop.use_features('train', training=True)
     stored = loop.dataloader.dataset.reader.gather(np.arange(12))[0]
+    second = again(loop)
     forbid_writing(monkeypatch)
     TinyBackbone.num_images = 0
-    second = again(loop)
     second.use_features('train', training=True)
     assert TinyBackbone.num_images == 1  # to see the shapes
     assert torch.equal(second.dataloader.dataset.reader.gather(np.arange(12))[0], stored)
@@ -163,7 +162,23 @@ def test_features_fit_into_half_of_what_is_free_and_of_what_torch_keeps(monkeypa
         (dict(free=needed, reserved=needed, allocated=needed), False),
     ):
         with cuda_memory(monkeypatch, **memory):
-            assert loader_module._fits(layout, device) is fits
+            assert loader_module._fits(layout, device, 2) is fits
+
+
+def test_features_of_all_processes_fit_into_a_share_of_the_main_memory(monkeypatch):
+    layout, device = Layout(100, 1, ((50,),), 'fp16', 100), torch.device('cpu')
+    free = layout.num_bytes / loader_module.CPU_SHARE
+    for number in (1, 3):
+        for difference, fits in ((0, False), (1, True)):
+            memory = int(number * free) + difference
+            monkeypatch.setattr(loader_module, '_free_memory', lambda memory=memory: memory)
+            assert loader_module._fits(layout, device, number) is fits
+    assert loader_module.CPU_SHARE * 2**30 > 2**20
+
+
+def test_free_memory_is_that_of_the_machine_or_less():
+    whole = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    assert 0 < loader_module._free_memory() <= whole
 
 
 @pytest.fixture
@@ -175,8 +190,10 @@ def on_fake_cuda(loop, monkeypatch):
     def use(fits, pin_memory=True):
         second = again(loop)
         moved = []
-        monkeypatch.setattr(loader_module, '_fits', lambda layout, device: fits)
-        monkeypatch.setattr(EntryReader, 'move_to', lambda self, device: moved.append(device.type))
+        monkeypatch.setattr(loader_module, '_fits', lambda *args: fits)
+        monkeypatch.setattr(
+            FeatureDataset, 'move_to', lambda self, device: moved.append(device.type)
+        )
         second.dataloader.pin_memory = pin_memory
         # The key is that of a CPU.
         monkeypatch.setattr(
@@ -201,23 +218,25 @@ def plan_of(loader, cache_dir):
 @pytest.mark.parametrize('pin_memory', [True, False])
 def test_features_that_do_not_fit_are_fetched_ahead_and_pinned(on_fake_cuda, pin_memory):
     loader, moved = on_fake_cuda(fits=False, pin_memory=pin_memory)
-    assert type(loader) is PrefetchingLoader
+    assert loader.num_ahead == 2
     assert loader.pin_memory is pin_memory
     assert moved == []
 
 
 def test_features_that_fit_are_moved_and_not_pinned(on_fake_cuda):
     loader, moved = on_fake_cuda(fits=True)
-    assert type(loader) is DataLoader
+    assert loader.num_ahead == 0
     assert loader.pin_memory is False
     assert moved == ['cuda']
 
 
-def test_on_a_cpu_nothing_is_moved_or_pinned(loop, monkeypatch):
-    monkeypatch.setattr(loader_module, '_fits', None)
+@pytest.mark.parametrize('fits', [True, False])
+def test_on_a_cpu_nothing_is_pinned_or_fetched_ahead(loop, monkeypatch, fits):
+    monkeypatch.setattr(loader_module, '_fits', lambda *args: fits)
     loop.dataloader.pin_memory = True
     loop.use_features('train', training=True)
-    assert type(loop.dataloader) is DataLoader
+    assert bool(loop.dataloader.dataset.reader._on_device) is fits
+    assert loop.dataloader.num_ahead == 0
     assert loop.dataloader.pin_memory is False
 
 
@@ -244,6 +263,8 @@ def test_fetching_ahead_gives_the_same_batches_from_another_thread(loop, monkeyp
             assert torch.equal(ours['inputs'][0], theirs['inputs'][0])
             ids = [[s.sample_idx for s in batch['data_samples']] for batch in (ours, theirs)]
             assert ids[0] == ids[1]
+            targets = [batch['data_samples'].targets for batch in (ours, theirs)]
+            assert torch.equal(*targets)
     assert {t == threading.get_ident() for t in threads[3:6]} == {False}
 
 
@@ -268,7 +289,7 @@ def test_fetching_ahead_is_bounded_and_ends_with_the_loop(loop, monkeypatch):
     images = loop.dataloader
     loop.use_features('train', training=True)
     loader = replace_dataset(images, loop.dataloader.dataset, is_far=True)
-    monkeypatch.setattr(dataset_module, 'NUM_AHEAD', 1)
+    loader.num_ahead = 1
     before = threading.active_count()
     for _ in loader:
         break
@@ -287,12 +308,12 @@ def test_an_error_of_fetching_is_raised(loop, monkeypatch):
 def test_run_with_fetching_ahead_ends_as_without(tmp_path, monkeypatch):
     images = make_images(tmp_path / 'images')
     weights = []
-    for is_far in (False, True):
+    for far in (False, True):
         monkeypatch.setattr(
             loader_module,
             'replace_dataset',
-            lambda loader, dataset, _, is_far=is_far: replace_dataset(loader, dataset, is_far),
+            lambda loader, dataset, is_far, far=far: replace_dataset(loader, dataset, far),
         )
-        runner = run(make_cfg(images, tmp_path / f'{is_far}', head=dict(dropout=0.5)))
+        runner = run(make_cfg(images, tmp_path / f'{far}', head=dict(dropout=0.5)))
         weights.append(runner.model.head.fc.weight)
     assert torch.equal(*weights)

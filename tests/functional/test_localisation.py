@@ -11,6 +11,7 @@ from mhc_plugin.functional import localisation
 from mhc_plugin.functional.checks import check_class_maps
 from mhc_plugin.functional.localisation import (
     box_coverage,
+    completeness,
     energy_pointing_game,
     grid_pointing_game,
     is_empty,
@@ -265,3 +266,12 @@ def test_the_whole_image_as_box_catches_all(maps):
     expected = torch.where(is_empty(maps), 0.0, 1.0).double()
     torch.testing.assert_close(energy_pointing_game(maps, masks), expected)
     torch.testing.assert_close(pointing_game(maps, masks), expected)
+
+
+def test_completeness_is_the_share_of_the_logits_that_maps_account_for():
+    logits, bias = torch.tensor([[3.0, -1.0], [5.0, 1.0]]), torch.tensor([1.0, -1.0])
+    whole = logits - bias  # 2, 0, 4, 2
+    assert completeness(logits, whole, bias) == 1
+    assert completeness(logits, torch.zeros(2, 2), bias) == 0
+    assert completeness(logits, whole - torch.tensor([[0.0, 0.0], [0.0, 2.0]]), bias) == 0.75
+    assert completeness(logits, -whole, bias) == -1

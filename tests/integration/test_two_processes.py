@@ -1,4 +1,4 @@
-"""Two processes with half the batch each do what one does."""
+"""Several processes with their share of the batch each do what one does."""
 
 import json
 import socket
@@ -13,8 +13,11 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
 
 # Heads without batch norm and dropout, an even number of images, and unknown targets, of which the
-# two halves of a batch have different numbers.
+# parts of a batch have different numbers.
 OPTIONS = dict(
+    total_batch_size=12,
+    train_dataloader__batch_size=12,
+    train_dataloader__dataset__length=36,
     model__head__dropout=0.0,
     train_dataloader__dataset__pipeline=[
         dict(type='ComposeTiles'),
@@ -39,8 +42,9 @@ def config_file(tiny_config, tmp_path):
     return path
 
 
+@pytest.mark.parametrize('processes', [2, 3])
 def test_heads_without_batch_norm_get_the_weights_of_one_process(
-    tiny_config, config_file, state_dict, run, port, tmp_path
+    tiny_config, config_file, state_dict, run, port, tmp_path, processes
 ):
     one = apis.train(tiny_config(**OPTIONS), work_dir=tmp_path / 'one')
     process = run(
@@ -48,15 +52,16 @@ def test_heads_without_batch_norm_get_the_weights_of_one_process(
         f'PORT={port}',
         HERE.parents[1] / 'tools' / 'dist_train.sh',
         config_file,
-        2,
+        processes,
         '--work-dir',
-        tmp_path / 'two',
+        tmp_path / 'several',
     )
     assert process.returncode == 0, process.stderr[-3000:]
-    assert 'batch_size=8' in (tmp_path / 'two' / config_file.name).read_text()
+    text = (tmp_path / 'several' / config_file.name).read_text()
+    assert f'batch_size={12 // processes}' in text
 
     expected = state_dict(one.checkpoint)
-    weights = state_dict(tmp_path / 'two' / 'epoch_3.pth')
+    weights = state_dict(tmp_path / 'several' / 'epoch_3.pth')
     assert max((weights[name] - expected[name]).abs().max() for name in expected) < 1e-5
     # From a standard deviation of 0.01: they have moved.
     assert expected['head.fc.weight'].abs().max() > 0.1

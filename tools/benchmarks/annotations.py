@@ -73,7 +73,9 @@ def write_labels(path: Path, rows: int) -> None:
 def read_in_new_process(path: Path, num_classes: int) -> list[float]:
     """Images, labels, seconds and MiB of one reading, which starts from the same memory."""
     output = subprocess.run(
-        [sys.executable, __file__, _READ, str(path), str(num_classes)],
+        [sys.executable, '-m', __name__, _READ, str(path.resolve()), str(num_classes)],
+        # The folder from which this module's package is imported.
+        cwd=Path(__file__).parents[1],
         check=True,
         capture_output=True,
         text=True,

@@ -14,6 +14,8 @@ import mhc_plugin  # noqa: F401
 from .timing import medians, print_table
 
 CHANNELS, SIZE = 1280, 7
+# Of the convolution that a head is compared with; what is larger is left out.
+MOST_OUTPUTS = 4000
 
 
 class SeparateHeads(nn.Module):
@@ -114,6 +116,8 @@ def main(args: argparse.Namespace) -> None:
         table.add_column(column, justify='left' if column == 'head' else 'right')
     for name in args.heads:
         for num_classes in args.classes:
+            if HEADS[name][1] * num_classes > MOST_OUTPUTS:
+                continue
             table.add_row(*row(name, num_classes, args, device))
     print_table(table)
 

@@ -10,19 +10,19 @@
 data_root = '{{$MHC_DATA_ROOT:data}}/openimages'
 image_folder = '{{$MHC_OPENIMAGES_IMAGES:<split>}}'
 
-# The counterparts of the ten VOC classes (see voc.py). On the development data, which has the VOC
-# images' labels under OpenImages' names, they are found among the counterparts of VOC's twenty by
-#     twenty = ('Airplane', 'Bicycle', 'Bird', 'Boat', 'Bottle', 'Bus', 'Car', 'Cat', 'Chair',
-#               'Cattle', 'Kitchen & dining room table', 'Dog', 'Horse', 'Motorcycle', 'Person',
-#               'Houseplant', 'Sheep', 'Couch', 'Train', 'Television')
-#     scores = [OpenImagesSubset(data_root, split, classes=twenty, image_folder=image_folder)
-#               .gt_scores() for split in ('train', 'validation')]
-#     choose_classes(np.concatenate(scores), num_classes=10, min_labels=2, max_labels=7,
-#                    max_images=10_000, seed=0)
-# (of train alone it takes Houseplant for Bottle: both have 19 images there).
-# For other data: python tools/prepare_dataset.py openimages --help
-classes = ('Bottle', 'Car', 'Cat', 'Chair', 'Cattle', 'Dog', 'Horse', 'Person', 'Sheep', 'Couch')
-num_classes = len(classes)
+# Which ten classes, as MHC_OPENIMAGES_CLASSES says:
+# - animals (the default): the counterparts of voc.py's `development`. On the development data, which
+#   has the VOC images' labels under OpenImages' names, `choose_classes` finds them among the
+#   counterparts of VOC's twenty, from the labels of train and validation together;
+# - chosen are chosen by the labels of train of the data at hand, among all classes.
+class_choice = '{{$MHC_OPENIMAGES_CLASSES:animals}}'
+classes = dict(
+    animals=('Bottle', 'Car', 'Cat', 'Chair', 'Cattle', 'Dog', 'Horse', 'Person', 'Sheep', 'Couch'),
+    chosen=dict(
+        split='train', num_classes=10, min_labels=2, max_labels=7, max_images=10_000, seed=0
+    ),
+)[class_choice]
+num_classes = 10
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

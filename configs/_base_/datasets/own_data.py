@@ -2,9 +2,11 @@
 #
 #   data/own/images/a.jpg ...
 #   data/own/train.csv, data/own/val.csv:
-#       file,labels
-#       a.jpg,cat|dog
-#       b.jpg,
+#       file,labels                image,cat,dog,horse
+#       a.jpg,cat|dog       or     a.jpg,1,1,0
+#       b.jpg,                     b.jpg,0,0,0
+#
+# For exports of annotation tools: python tools/prepare_dataset.py convert --help
 #
 # The one place that names the classes: order here is order of the model's outputs.
 classes = ('cat', 'dog', 'horse')

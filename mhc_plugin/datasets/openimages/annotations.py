@@ -1,6 +1,5 @@
 """OpenImages' annotations of one split: found under its versions' names, read into arrays."""
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mhc_plugin.datasets.annotation_files import check_path
+from mhc_plugin.datasets.class_lists import near_names
 from mhc_plugin.datasets.label_table import BoxTable, LabelBuilder, LabelTable
+from mhc_plugin.functional.checks import check_choice
 
 from .csv_files import BoxBlock, iter_box_blocks, iter_label_blocks
 from .image_index import ImageIndex
@@ -111,11 +112,9 @@ def resolve_classes(descriptions: Mapping[str, str], classes: Sequence[str]) -> 
     for wanted in classes:
         mids = [wanted] if wanted in descriptions else mids_of.get(wanted, [])
         if not mids:
-            close = difflib.get_close_matches(wanted, [*mids_of], n=3)
-            hint = f'; did you mean {" or ".join(close)}?' if close else '.'
             raise ValueError(
-                'Expected argument `classes` to hold display names or MIDs of '
-                f'OpenImages, but got {wanted!r}{hint}'
+                'Expected argument `classes` to hold display names or MIDs of OpenImages, but got '
+                f'{wanted!r}{near_names(wanted, mids_of)}.'
             )
         if len(mids) > 1:
             raise ValueError(
@@ -237,10 +236,7 @@ def _box_table(blocks: list[BoxBlock], row_of: np.ndarray, num_images: int) -> B
 
 def check_split(split: str) -> None:
     """Raise a ValueError if OpenImages has no such split."""
-    if split not in _SPLITS:
-        raise ValueError(
-            f'Expected argument `split` to be one of {", ".join(_SPLITS)}, but got {split!r}.'
-        )
+    check_choice('split', split, tuple(_SPLITS))
 
 
 def find_class_file(root: Path, given: str | None = None) -> Path:

@@ -1,6 +1,7 @@
 """OpenImages as it is downloaded, with a choice of classes and images."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from mhc_plugin.datasets.annotation_files import AnnotationError, check_path
 from mhc_plugin.datasets.sample_table import SampleTable
 from mhc_plugin.datasets.subset import SubsetMixin, chosen_classes
+from mhc_plugin.functional.checks import check_choice
 
 from .annotations import OpenImagesFiles, check_split, read_annotations, resolve_classes
 from .csv_files import read_class_descriptions
@@ -81,10 +83,7 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         **kwargs,
     ) -> None:
         check_split(split)
-        if labels not in _LABELS:
-            raise ValueError(
-                f'Expected argument `labels` to be one of {", ".join(_LABELS)}, but got {labels!r}.'
-            )
+        check_choice('labels', labels, _LABELS)
         self.split = split
         self.labels = labels
         self.with_boxes = with_boxes
@@ -127,7 +126,11 @@ class OpenImagesSubset(SubsetMixin, BaseDataset):
         classes = read_class_descriptions(files.classes)
         if self.CLASSES is not None:
             classes = resolve_classes(classes, self.CLASSES)
-        self._metainfo['classes'] = tuple(classes.values())
+        # Some classes of V7 share a name.
+        counts = Counter(classes.values())
+        self._metainfo['classes'] = tuple(
+            name if counts[name] == 1 else f'{name} ({mid})' for mid, name in classes.items()
+        )
         read = read_annotations(
             files,
             list(classes),

@@ -16,6 +16,7 @@ from mhc_plugin.datasets.annotation_files import AnnotationError, check_path, re
 from mhc_plugin.datasets.class_lists import near_names, read_class_list, shown
 from mhc_plugin.datasets.image_files import find_listed_images
 from mhc_plugin.datasets.targets import MultiLabelTargets
+from mhc_plugin.functional.checks import check_argument
 
 _SEPARATORS = (',', ';', '\t')
 # How the column of files is called by others; a bare "id" where there is no better.
@@ -75,8 +76,7 @@ class CSVMultiLabelDataset(MultiLabelTargets, BaseDataset):
         missing_images: str = 'skip',
         **kwargs,
     ) -> None:
-        if not label_separator:
-            raise ValueError("Expected argument `label_separator` to be a text, but got ''.")
+        check_argument(bool(label_separator), 'label_separator', 'to be a text', "''")
         self.label_separator = label_separator
         self.missing_images = missing_images
         super().__init__(ann_file=ann_file, classes=classes, **kwargs)
@@ -85,11 +85,9 @@ class CSVMultiLabelDataset(MultiLabelTargets, BaseDataset):
         """Images of the file that are there, in its order."""
         check_path(self.ann_file, 'ann_file')
         table = _Table(self.ann_file)
-        reader = (
-            _ListReader(table, self.CLASSES, self.label_separator)
-            if table.place('labels') is not None
-            else _ColumnReader(table, self.CLASSES)
-        )
+        in_lists = table.place('labels') is not None and not table.has_columns_of(self.CLASSES)
+        kind = _ListReader if in_lists else _ColumnReader
+        reader = kind(table, self.CLASSES, self.label_separator)
         names, lines, labels = [], [], []
         for line, row in table.rows():
             names.append(row[reader.file_place].strip())
@@ -114,7 +112,8 @@ class _Table:
         self.path = path
         self._text = read_text(path)
         first = next((line for line in self._text.splitlines() if line.strip()), '')
-        self._separator = max(_SEPARATORS, key=lambda separator: first.count(separator))
+        bare = re.sub('"[^"]*"', '', first)
+        self._separator = max(_SEPARATORS, key=bare.count)
         self.columns = [name.strip() for name in next(self._records(), (0, []))[1]]
 
     def error(self, message: str, line: int | None = None) -> AnnotationError:
@@ -153,6 +152,15 @@ class _Table:
                     line,
                 )
 
+    def has_columns_of(self, classes: Sequence[str] | None) -> bool:
+        """Whether there is a column of 0 and 1 for each class, by the first row."""
+        if classes is None or not set(classes) <= set(self.columns):
+            return False
+        _, row = next(self.rows(), (0, None))
+        return row is None or all(
+            row[self.columns.index(name)].strip() in _VALUES for name in classes
+        )
+
     def warn_of_others(self, read: Sequence[int]) -> None:
         """Name the columns that are not read."""
         others = [name or '(no name)' for i, name in enumerate(self.columns) if i not in read]
@@ -175,17 +183,20 @@ class _ListReader:
     """Labels as lists of names."""
 
     def __init__(self, table: _Table, classes: Sequence[str] | None, label_separator: str) -> None:
-        if classes is None:
-            raise ValueError(
-                f"Expected argument `classes` to name the classes of '{table.path}', whose column "
-                '`labels` does not say in which order they are, but got none.'
-            )
+        check_argument(
+            classes is not None,
+            'classes',
+            f"to name the classes of '{table.path}', whose column `labels` does not say in which "
+            'order they are',
+            'none',
+        )
         for name in classes:
-            if label_separator in name:
-                raise ValueError(
-                    f'Expected argument `label_separator` to be in no name of `classes`, but '
-                    f'{label_separator!r} is in {name!r}; set another.'
-                )
+            check_argument(
+                label_separator not in name,
+                'label_separator',
+                'to be in no name of `classes`',
+                f'{label_separator!r}, which is in {name!r}',
+            )
         self.classes = tuple(classes)
         self.file_place = table.file_place(set(classes))
         if self.file_place is None:
@@ -249,8 +260,10 @@ class _ListReader:
 class _ColumnReader:
     """Labels as a column for each class."""
 
-    def __init__(self, table: _Table, classes: Sequence[str] | None) -> None:
+    def __init__(self, table: _Table, classes: Sequence[str] | None, label_separator: str) -> None:
         self._table = table
+        self._separator = label_separator
+        self._labels = table.place('labels')
         columns = [unicodedata.normalize('NFC', name) for name in table.columns]
         known = set(classes or ())
         if len(columns) < 2:
@@ -301,7 +314,22 @@ class _ColumnReader:
                 positives.append(label)
             elif value == -1:
                 unknown.append(label)
+        if self._labels is not None:
+            self._check_list(row[self._labels], positives, unknown, line)
         return positives, unknown
+
+    def _check_list(
+        self, text: str, positives: Sequence[int], unknown: Sequence[int], line: int
+    ) -> None:
+        """Refuse a column `labels` that is a list of classes and says otherwise."""
+        listed = {name.strip() for name in text.split(self._separator)} - {''}
+        there, maybe = ({self.classes[i] for i in labels} for labels in (positives, unknown))
+        if listed <= set(self.classes) and not there <= listed <= there | maybe:
+            raise self._table.error(
+                'Expected the column `labels` and those of the classes to say the same, but got '
+                f'{text!r} and {shown(sorted(there))}.',
+                line,
+            )
 
 
 def _refuse_near(table: _Table, name: str, read: set[int | None], cutoff: float = 0.6) -> None:

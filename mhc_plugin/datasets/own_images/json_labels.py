@@ -124,9 +124,9 @@ class JSONMultiLabelDataset(MultiLabelTargets, MultiLabelDataset):
         for name in entry.keys() - _FIELDS:
             near = difflib.get_close_matches(name.lower(), (_POSITIVES, *_UNKNOWN), 1, cutoff=0.75)
             if near:
-                raise self._error(entry, f'no field {name!r}; did you mean `{near[0]}`?')
+                raise self._error(entry, f'Got a field {name!r}; did you mean `{near[0]}`?')
         if all(name in entry for name in _UNKNOWN):
-            raise self._error(entry, f'one of the fields {" and ".join(_UNKNOWN)}, but got both.')
+            raise self._error(entry, f'Expected one of {" and ".join(_UNKNOWN)}, but got both.')
         unknown = entry.pop(_UNKNOWN[1], entry.get(_UNKNOWN[0], []))
         positives = entry.get(_POSITIVES)
         for field, labels in ((_POSITIVES, positives), (_UNKNOWN[0], unknown)):
@@ -135,7 +135,7 @@ class JSONMultiLabelDataset(MultiLabelTargets, MultiLabelDataset):
             both = sorted(set(positives) & set(unknown))
             if both:
                 raise self._error(
-                    entry, f'each class to be either there or unknown, but {both} are both.'
+                    entry, f'Expected a class to be either there or unknown, but {both} are both.'
                 )
         entry[_UNKNOWN[0]] = unknown
         return entry
@@ -158,9 +158,9 @@ class JSONMultiLabelDataset(MultiLabelTargets, MultiLabelDataset):
             hint = f'; where it says of each class whether it is there, write {there}'
         raise self._error(
             entry,
-            f'`{field}` to be a list of distinct class indices in 0..{num_classes - 1}, but got '
-            f'{labels!r}{hint}.',
+            f'Expected `{field}` to be a list of distinct class indices in 0..{num_classes - 1}, '
+            f'but got {labels!r}{hint}.',
         )
 
-    def _error(self, entry: dict, expected: str) -> AnnotationError:
-        return AnnotationError(f"Expected of image '{entry['img_path']}' {expected}", self.ann_file)
+    def _error(self, entry: dict, message: str) -> AnnotationError:
+        return AnnotationError(f"image '{entry['img_path']}': {message}", self.ann_file)

@@ -9,6 +9,7 @@ from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS
 
 from mhc_plugin.datasets.annotation_files import missing_data
+from mhc_plugin.functional.checks import check_choice
 
 # One of four digits is for testing; 0 is the seed of the draw.
 _TEST_SHARE = 0.25
@@ -38,10 +39,7 @@ class SklearnDigits(BaseDataset):
     METAINFO = {'classes': tuple(str(digit) for digit in range(10))}
 
     def __init__(self, split: str, **kwargs) -> None:
-        if split not in ('train', 'test'):
-            raise ValueError(
-                f"Expected argument `split` to be 'train' or 'test', but got {split!r}."
-            )
+        check_choice('split', split, ('train', 'test'))
         self.split = split
         super().__init__(ann_file='', **kwargs)
 
@@ -132,10 +130,7 @@ class Imagenette(BaseDataset):
     METAINFO = {'classes': tuple(CLASSES.values())}
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
-        if split not in ('train', 'val'):
-            raise ValueError(
-                f"Expected argument `split` to be 'train' or 'val', but got {split!r}."
-            )
+        check_choice('split', split, ('train', 'val'))
         super().__init__(
             ann_file='',
             data_root=_find_folder(data_root),

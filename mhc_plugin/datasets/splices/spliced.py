@@ -8,7 +8,9 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from mhc_plugin.datasets.class_lists import near_names, shown
 from mhc_plugin.datasets.targets import MultiLabelTargets
+from mhc_plugin.functional.checks import check_argument, check_int, check_ints
 from mhc_plugin.utils.seeding import sample_seed
 
 from .sources import SourceImage, read_source, same_content, same_name
@@ -67,11 +69,18 @@ class SplicedDataset(MultiLabelTargets, BaseDataset):
         exclude_by: Sequence[str] = ('name', 'content'),
         **kwargs,
     ) -> None:
-        _check_at_least_one('tile_size', tile_size)
-        _check_at_least_one('length', length)
-        _check_grid(grid)
-        _check_seed(seed)
-        _check_exclude_by(exclude_by)
+        check_int('tile_size', tile_size)
+        check_int('length', length)
+        check_ints('grid', grid)
+        check_argument(len(grid) == 2, 'grid', 'to be rows and columns', grid)
+        # An int, so that composites can be drawn again.
+        check_argument(isinstance(seed, int), 'seed', 'to be an int', seed)
+        check_argument(
+            not isinstance(exclude_by, str) and set(exclude_by) <= {'name', 'content'},
+            'exclude_by',
+            "to hold 'name', 'content' or both",
+            exclude_by,
+        )
         self.source = source
         self.grid = tuple(grid)
         self.tile_size = tile_size
@@ -163,56 +172,23 @@ def _pool_by_class(
     return [pools[label] for label in labels]
 
 
-def _check_at_least_one(argument: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f'Expected argument `{argument}` to be an int of at least 1, but got {value!r}.'
-        )
-
-
-def _check_grid(grid: Sequence[int]) -> None:
-    is_pair = isinstance(grid, Sequence) and len(grid) == 2
-    if not is_pair or not all(isinstance(size, int) and size > 0 for size in grid):
-        raise ValueError(
-            f'Expected argument `grid` to be rows and columns, both at least 1, but got {grid!r}.'
-        )
-
-
-def _check_seed(seed: int) -> None:
-    if not isinstance(seed, int):
-        raise ValueError(
-            f'Expected argument `seed` to be an int, so that composites can be drawn again, but '
-            f'got {seed!r}.'
-        )
-
-
-def _check_exclude_by(exclude_by: Sequence[str]) -> None:
-    if isinstance(exclude_by, str) or not set(exclude_by) <= {'name', 'content'}:
-        raise ValueError(
-            "Expected argument `exclude_by` to hold 'name', 'content' or both, but got "
-            f'{exclude_by!r}.'
-        )
-
-
 def _check_classes(classes: Sequence[str], grid: Sequence[int]) -> None:
-    if len(set(classes)) < len(classes):
-        raise ValueError(
-            f'Expected argument `classes` to name each class once, but got {list(classes)}.'
-        )
-    if len(classes) < grid[0] * grid[1]:
-        raise ValueError(
-            f'Expected argument `grid` to have at most as many cells as there are classes '
-            f'({len(classes)}), since the cells of an image are of distinct classes, but got '
-            f'{grid[0]} x {grid[1]} = {grid[0] * grid[1]}.'
-        )
+    """The cells of an image are of distinct classes."""
+    check_argument(
+        len(classes) >= grid[0] * grid[1],
+        'grid',
+        f'to have at most as many cells as there are classes, {len(classes)}',
+        f'{grid[0]} x {grid[1]} = {grid[0] * grid[1]}',
+    )
 
 
 def _check_known(classes: Sequence[str], source_classes: Sequence[str]) -> None:
-    unknown = [name for name in classes if name not in source_classes]
-    if unknown:
-        raise ValueError(
-            f'Expected argument `classes` to name classes of the source, but it has no '
-            f'{unknown}; it has {list(source_classes)}.'
+    for name in classes:
+        check_argument(
+            name in source_classes,
+            'classes',
+            f'to name classes of the source, {shown(source_classes)}',
+            f'{name!r}{near_names(name, source_classes)}',
         )
 
 

@@ -41,11 +41,11 @@ class VOCSubset(SubsetMixin, VOC):
 
     Boxes are in ``gt_bboxes`` (float32 ``(n, 4)``, x1, y1, x2, y2 in pixels of the image as it is
     shown, which mmcv's transforms rewrite), ``gt_bboxes_labels`` (int64) and ``gt_bbox_difficult``
-    (bool), but only where the pipeline keeps the whole image; :class:`NormalizeBoxes` prepares
-    them for ``PackInputs``. They are turned with images that EXIF turns and that were annotated as
-    they are stored, and scaled with images that were resized after they were annotated, as the
-    annotation's ``<size>`` tells; where its sides have another ratio than the image's, the boxes
-    are left out and the image is counted.
+    (bool), but only where there is a pipeline and it keeps the whole image;
+    :class:`NormalizeBoxes` prepares them for ``PackInputs``. They are turned with images that EXIF
+    turns and that were annotated as they are stored, and scaled with images that were resized after
+    they were annotated, as the annotation's ``<size>`` tells; where its sides have another ratio
+    than the image's, the boxes are left out and the image is counted.
 
     Args:
         data_root (str | Sequence[str]): One VOC root (the folder with ``JPEGImages``), or several,
@@ -132,8 +132,9 @@ class VOCSubset(SubsetMixin, VOC):
             names=np.array(names, np.bytes_),
             labels=LabelTable.from_dense(np.stack(labels), fill=0),
         )
-        # Only then the images are opened.
-        if not keeps_whole_image(self.pipeline.transforms):
+        # Boxes need the images' headers, labels do not.
+        transforms = self.pipeline.transforms
+        if not transforms or not keeps_whole_image(transforms):
             return samples
         return replace(samples, boxes=self._placed(boxes.to_table(), samples, np.array(sizes)))
 

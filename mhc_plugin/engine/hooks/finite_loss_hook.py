@@ -112,14 +112,21 @@ def _causes(runner: Runner, data_batch: dict | None) -> str:
     model.train()
     bad_images = torch.stack([_not_finite(feat) for feat in feats if feat.numel()]).any(0)
     if bad_images.any():
-        samples = [batch['data_samples'][i] for i in bad_images.nonzero()[:, 0].tolist()]
-        names = [str(sample.get('img_path') or sample.get('sample_idx')) for sample in samples]
+        samples = {i: batch['data_samples'][i] for i in bad_images.nonzero()[:, 0].tolist()}
+        names = [
+            str(sample.get('img_path', sample.get('sample_idx', f'image {i} of the batch')))
+            for i, sample in samples.items()
+        ]
         return f', where the features of {_listed(names)} are not finite'
     metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
     classes = metainfo.get('classes') or [str(c) for c in range(logits.shape[1])]
     # The step that the loss led to has carried it into the weights of its class alone.
     names = [repr(classes[c]) for c in _not_finite(logits.T).nonzero()[:, 0].tolist()]
-    return f', of class {_listed(names)}' if names else ''
+    if names:
+        return f', of class {_listed(names)}'
+    largest = logits.abs().amax(0)
+    c = int(largest.argmax())
+    return f', where class {classes[c]!r} has a logit of {float(largest[c]):.3g}'
 
 
 def _not_finite(values: Tensor) -> Tensor:

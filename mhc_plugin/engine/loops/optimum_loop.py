@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from mhc_plugin.features.dataset import FeatureDataset
 from mhc_plugin.features.description import INDEX_KEYS, LABEL_KEYS, describe
+from mhc_plugin.features.samples import target_table
 from mhc_plugin.features.store import FeatureStore
 from mhc_plugin.features.versions import UndescribableError
 from mhc_plugin.functional.average_precision import average_precision
@@ -110,7 +111,7 @@ class OptimumTrainLoop(FeatureCacheTrainLoop):
         """Solve for all heads."""
         self.runner.call_hook('before_train_epoch')
         dataset = self.dataloader.dataset
-        targets = read_targets(dataset, self._model.head.num_classes)
+        targets = row_targets(dataset, self._model.head.num_classes)
         parts = linear_parts(self._model)
         problems = [
             LinearProblem(StoredRows(dataset, self._model, part), float(self.decay_bias))
@@ -333,23 +334,13 @@ class StoredRows:
         )
 
 
-def read_targets(dataset: FeatureDataset, num_classes: int) -> Tensor:
-    """Targets of all stored rows.
-
-    Returns:
-        Tensor: ``(rows, num_classes)`` of 1, 0, -1 or soft values; int8 unless any is soft.
-    """
-    targets = torch.zeros(dataset.reader.layout.num_rows, num_classes, dtype=torch.int8)
-    for row in range(len(targets)):
-        sample = dataset.sample(row)
-        if 'gt_score' in sample:
-            score = sample.gt_score
-            if targets.dtype == torch.int8 and not torch.equal(score, score.round()):
-                targets = targets.float()
-            targets[row] = score
-        else:
-            targets[row, sample.gt_label] = 1
-    return targets
+def row_targets(dataset: FeatureDataset, num_classes: int) -> Tensor:
+    """Targets of all stored rows, ``(rows, num_classes)``; see :func:`target_table`."""
+    targets = dataset.targets
+    if targets is None:
+        targets = target_table(dataset, dataset.reader, num_classes)
+    # Rows of one view come one after another.
+    return targets.repeat(dataset.reader.layout.num_rows // len(targets), 1)
 
 
 def decay_path(problems: Sequence[LinearProblem]) -> list[float]:

@@ -1,7 +1,7 @@
 """The chunks of an entry: written one by one by whoever fills it, mapped by readers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -167,14 +167,16 @@ class EntryReader:
             for position in self.layout.positions
         }
         # Rows of images of one size have the same text, which is held once.
-        texts: dict[bytes, bytes] = {}
-        self._samples = [
+        texts: dict[bytes, int] = {}
+        self._text_of = np.array(
             [
-                texts.setdefault(line, line)
+                texts.setdefault(line, len(texts))
+                for chunk in chunks
                 for line in entry.samples_path(chunk).read_bytes().splitlines()
-            ]
-            for chunk in chunks
-        ]
+            ],
+            np.int32,
+        )
+        self._texts = list(texts)
         self._on_device: dict[int, Tensor] = {}
         entry.touch()
 
@@ -220,8 +222,11 @@ class EntryReader:
 
     def sample(self, row: int) -> dict:
         """What was stored for a row besides features."""
-        chunk, offset = divmod(row, self.layout.chunk_rows)
-        return json.loads(self._samples[chunk][offset])
+        return json.loads(self._texts[self._text_of[row]])
+
+    def distinct_samples(self) -> Iterator[dict]:
+        """What was stored besides features, each that differs from all before."""
+        return map(json.loads, self._texts)
 
     def _by_position(self) -> list[list[np.ndarray] | None]:
         return [self._arrays.get(position) for position in range(len(self.layout.shapes))]

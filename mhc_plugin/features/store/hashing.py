@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from errno import EISDIR
 from itertools import takewhile
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
@@ -22,6 +24,7 @@ TABLE = (
     'CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, '
     'ctime_ns INTEGER, inode INTEGER, sha256 TEXT)'
 )
+TRUSTED = 'SELECT size, mtime_ns, ctime_ns, inode, sha256 FROM files WHERE path=?'
 
 
 def hash_file(path: str | os.PathLike) -> str:
@@ -67,6 +70,7 @@ class FileHashes:
         self._trusted = _open(side_file) if side_file and trust_mtime else None
         self._known = sqlite3.connect('')
         self._known.execute(TABLE)
+        self._num_known = 0
         self._reading: dict[str, Future] = {}
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
@@ -80,7 +84,9 @@ class FileHashes:
 
     def submit(self, path: str | os.PathLike) -> Callable[[], str]:
         """Begin to read a file, if that is necessary; what is returned waits for its hash."""
-        path = os.path.abspath(path)
+        path = os.fspath(path)
+        if path[0] != os.sep:
+            path = os.path.abspath(path)
         if path not in self._reading:
             digest = self._look_up(path)
             if digest is not None:
@@ -95,7 +101,7 @@ class FileHashes:
     def num_read(self) -> int:
         """How many files were read."""
         self._note_done()
-        return self._known.execute('SELECT COUNT(*) FROM files').fetchone()[0]
+        return self._num_known
 
     def save(self) -> None:
         """Write new hashes to the side file, unless it cannot be written or is kept busy."""
@@ -121,20 +127,24 @@ class FileHashes:
         done = list(takewhile(lambda path: self._reading[path].done(), self._reading))
         readings = [(path, self._reading.pop(path)) for path in done]
         rows = [(path, *row.result()) for path, row in readings if row.exception() is None]
+        self._num_known += len(rows)
         with self._known:
             self._known.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', rows)
 
     def _look_up(self, path: str) -> str | None:
-        row = self._known.execute('SELECT sha256 FROM files WHERE path=?', (path,)).fetchone()
-        if row is None and self._trusted is not None:
-            query = (
-                'SELECT sha256 FROM files WHERE path=? AND size=? AND mtime_ns=? AND ctime_ns=? '
-                'AND inode=?'
-            )
+        if self._num_known:
+            query = 'SELECT sha256 FROM files WHERE path=?'
+            for (digest,) in self._known.execute(query, (path,)):
+                return digest
+        stat = os.stat(path)
+        if not S_ISREG(stat.st_mode):
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
+        if self._trusted is not None:
             with suppress(sqlite3.Error):
-                values = (path, *_fingerprint(os.stat(path)))
-                row = self._trusted.execute(query, values).fetchone()
-        return None if row is None else row[0]
+                for *known, digest in self._trusted.execute(TRUSTED, (path,)):
+                    if tuple(known) == _fingerprint(stat):
+                        return digest
+        return None
 
 
 def _read(path: str) -> tuple:

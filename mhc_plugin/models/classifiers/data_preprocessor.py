@@ -1,12 +1,9 @@
 """The data preprocessor of a classifier that takes images or features."""
 
-import torch
-from mmengine.structures import BaseDataElement
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
-from torch import Tensor
 
-from mhc_plugin.utils.batch import Features
+from mhc_plugin.utils.batch import DataSamples, Features
 
 
 @MODELS.register_module()
@@ -31,17 +28,9 @@ class FeatureDataPreprocessor(ClsDataPreprocessor):
         inputs, samples = data['inputs'], data.get('data_samples')
         if not isinstance(inputs, Features):
             return super().forward(data, training)
-        if samples is not None and not self._is_here(samples[0]):
+        if isinstance(samples, DataSamples):
+            samples = samples.to(self.device, non_blocking=True)
+        else:
             samples = self.cast_data(samples)
         # From pinned memory the copy runs beside the step before.
         return dict(inputs=inputs.to(self.device, non_blocking=True), data_samples=samples)
-
-    def _is_here(self, sample: BaseDataElement) -> bool:
-        """Whether a data sample needs no copy, which takes longer than a step of a small head."""
-        here = torch.device(self.device)
-        # MMEngine moves a model to 'cuda', and its tensors are then on 'cuda:0'.
-        return all(
-            value.device.type == here.type and here.index in (None, value.device.index)
-            for value in sample.values()
-            if isinstance(value, Tensor)
-        )

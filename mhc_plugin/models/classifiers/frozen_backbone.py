@@ -1,11 +1,14 @@
 """A classifier whose backbone stays as it is, whatever backbone it is given."""
 
+from collections.abc import Sequence
+
 import torch
-from mmpretrain.models import GlobalAveragePooling, ImageClassifier
+from mmpretrain.models import GlobalAveragePooling, ImageClassifier, MultiLabelClsHead
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mhc_plugin.utils.batch import Features
+from mhc_plugin.utils.batch import DataSamples, Features
 
 from ..backbone_weights import BACKBONE, BackboneRecord
 from .data_preprocessor import FeatureDataPreprocessor
@@ -65,6 +68,14 @@ class FrozenBackboneClassifier(ImageClassifier):
     def with_frozen_neck(self) -> bool:
         """Whether there is a neck, and it has no parameters to train."""
         return self.with_neck and next(self.neck.parameters(), None) is None
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether the head's loss is MMPretrain's of several labels: of logits and targets."""
+        kind, base = type(self.head), MultiLabelClsHead
+        return issubclass(kind, base) and (
+            (kind.loss, kind._get_loss) == (base.loss, base._get_loss)
+        )
 
     def freeze(self) -> None:
         """Take the backbone's parameters out of training and put it into ``eval()``."""
@@ -126,6 +137,26 @@ class FrozenBackboneClassifier(ImageClassifier):
         if self.with_neck and not self.with_frozen_neck:
             feats = self.neck(feats)
         return feats if stage == 'neck' else self.head.pre_logits(feats)
+
+    def loss(self, inputs: Tensor | Features, data_samples: Sequence[DataSample]) -> dict:
+        """Compute the losses of a batch.
+
+        Args:
+            inputs (Tensor | Features): Images ``(N, 3, H, W)`` or features.
+            data_samples (Sequence[DataSample]): The labels. From :class:`DataSamples` a
+                multi-label head takes the ``targets``, so that no data sample has to be made.
+
+        Returns:
+            dict[str, Tensor]: What the head's ``loss`` gives.
+        """
+        feats = self.extract_feat(inputs)
+        targets = data_samples.targets if isinstance(data_samples, DataSamples) else None
+        if targets is None or not self.takes_targets:
+            return self.head.loss(feats, data_samples)
+        # As the head does once it has put targets together.
+        cls_score = self.head(feats)
+        loss = self.head.loss_module(cls_score, targets.float(), avg_factor=len(cls_score))
+        return dict(loss=loss)
 
 
 def pools_globally(neck: nn.Module | None) -> bool:

@@ -157,7 +157,8 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         logits, maps = self.bias.flatten(), []
         for i, (x, attention, linear) in enumerate(zip(feats, self.attentions, self.linears)):
-            x = F.dropout2d(x, self.dropout, self.training)
+            # What has been normalised is this head's own.
+            x = F.dropout2d(x, self.dropout, self.training, inplace=self.normalize is not None)
             mean = x.mean((2, 3))
             added = attention(x)
             logits = logits + self._spread(added.sum(2) + linear(signed_root(mean)), i)

@@ -173,13 +173,32 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         return self.to_class_order(self.score(self.pre_logits(feats))[0])
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """The features in use, checked and normalised."""
-        selected = self.feeds.select(feats)
-        if self.spatial and any(x.dim() != 4 for x in selected):
-            raise ValueError(
-                'Expected features as maps (N, C, h, w) for a head that looks at positions, but '
-                f'got shapes {[tuple(x.shape) for x in feats]}. Take out the pooling neck.'
-            )
+        """The features in use, checked and normalised.
+
+        Raises:
+            ValueError: If number, shape or channels do not fit.
+        """
+        check_argument(
+            isinstance(feats, tuple | list),
+            'feats',
+            'to be a tuple of features, one per stage',
+            type(feats).__name__,
+        )
+        self.check_num_features(len(feats))
+        selected = [feats[stage] for stage in self.stages]
+        for stage, channels, x in zip(self.stages, self.feeds.channels, selected):
+            if x.dim() != 4 and (self.spatial or x.dim() != 2):
+                raise ValueError(
+                    'Expected features as maps (N, C, h, w)'
+                    + (' for a head that looks at positions' if self.spatial else ' or (N, C)')
+                    + f', but feature {stage} has shape {tuple(x.shape)}.'
+                    + (' Take out the pooling neck.' if self.spatial else '')
+                )
+            if x.shape[1] != channels:
+                raise ValueError(
+                    f'Expected feature {stage} to have {channels} channels (argument '
+                    f'`in_channels`), but got {x.shape[1]}.'
+                )
         # What is pooled already was normalised before.
         return [x if x.dim() == 2 else normalize_maps(x, self.normalize) for x in selected]
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from numbers import Integral
 
-from torch import Tensor
-
 from mhc_plugin.functional.checks import check_argument, check_choice, check_ints
 
 CONNECTIONS = ('all', 'channels', 'stages')
@@ -117,36 +115,6 @@ class Connection:
                 f'({self.num_features}), but the backbone gives {num_features}. Set its '
                 '`out_indices` to match.'
             )
-
-    def select(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
-        """Give the features in use, checked.
-
-        Args:
-            feats (tuple[Tensor]): Features ``(N, C, h, w)`` or ``(N, C)``.
-
-        Raises:
-            ValueError: If number, shape or channels do not fit.
-        """
-        check_argument(
-            isinstance(feats, tuple | list),
-            'feats',
-            'to be a tuple of features, one per stage',
-            type(feats).__name__,
-        )
-        self.check_num_features(len(feats))
-        selected = [feats[s] for s in self.stages]
-        for stage, channels, x in zip(self.stages, self.channels, selected):
-            if x.dim() not in (2, 4):
-                raise ValueError(
-                    'Expected features of shape (N, C, h, w) or (N, C), but feature '
-                    f'{stage} has shape {tuple(x.shape)}.'
-                )
-            if x.shape[1] != channels:
-                raise ValueError(
-                    f'Expected feature {stage} to have {channels} channels (argument '
-                    f'`in_channels`), but got {x.shape[1]}.'
-                )
-        return selected
 
 
 def _join(parts: list[range]) -> Sequence[int]:

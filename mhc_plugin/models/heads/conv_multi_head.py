@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmpretrain.registry import MODELS
@@ -109,7 +110,7 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
 
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         maps = [convs(x) for convs, x in zip(self.convs, feats)]
-        x = side_by_side([self.global_pool(x) for x in maps])
+        x = torch.cat([self.global_pool(x) for x in maps], 1)
         logits = self.fc(F.dropout(x, self.dropout, self.training))
         if not with_maps:
             return logits, None

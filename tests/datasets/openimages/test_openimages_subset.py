@@ -44,7 +44,7 @@ def root(make_openimages, tmp_path):
 def named_scores(dataset):
     return {
         dataset.get_data_info(i)['img_path'].rsplit('/', 1)[1][:-4]: row.tolist()
-        for i, row in enumerate(dataset.gt_scores())
+        for i, row in enumerate(dataset.data_list.labels.dense())
     }
 
 
@@ -89,14 +89,14 @@ def test_classes_are_chosen_by_one_split_for_all(make_openimages, tmp_path):
     make_openimages(root, [('b', '/m/cat', 1), ('b', '/m/dog', 0)], split='test')
     dataset = OpenImagesSubset(str(root), 'test', classes=dict(split='train', num_classes=2))
     assert dataset.metainfo['classes'] == ('Dog', 'Cup, coffee')
-    assert dataset.gt_scores().tolist() == [[0, -1]]
+    assert dataset.data_list.labels.dense().tolist() == [[0, -1]]
 
 
 def test_classes_that_are_not_there_are_refused():
     names = {'/m/1': 'Mouse', '/m/2': 'Mouse', '/m/3': 'Cattle'}
     assert resolve_classes(names, ['/m/2', 'Cattle']) == {'/m/2': 'Mouse', '/m/3': 'Cattle'}
     for classes, message in (
-        (['Catle'], "names or MIDs of OpenImages, but got 'Catle'; did you mean Cattle?"),
+        (['Catle'], "names or MIDs of OpenImages, but got 'Catle' (did you mean 'Cattle'?)."),
         (['zzz'], "but got 'zzz'."),
         (['Mouse'], "to be unambiguous, but 'Mouse' is the name of /m/1, /m/2: give the MID"),
         (['Cattle', '/m/3'], "to name each class once, but got '/m/3' twice"),
@@ -180,9 +180,9 @@ def test_images_are_chosen_by_their_number_of_classes(root):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(split='val'), "`split` to be one of train, validation, test, but got 'val'"),
-        (dict(labels='all'), "`labels` to be one of image, boxes, both, but got 'all'"),
-        (dict(max_images=0), '`max_images` to be 1 or more'),
+        (dict(split='val'), r"`split` to be one of .*'validation', 'test'.*, but got 'val'"),
+        (dict(labels='all'), r"`labels` to be one of .*'image', 'boxes', 'both'.*, but got 'all'"),
+        (dict(max_images=0), '`max_images` to be an int of at least 1'),
         (dict(min_labels=3), 'None of the 4 images has 3 to any number of the classes Dog, Cat'),
     ],
 )

@@ -32,6 +32,7 @@ def scores(dataset):
         TABLE.replace('unknown_labels', 'unknown_label'),
         TABLE.replace('file', 'image'),
         TABLE.replace('a.jpg', './a.jpg').replace('sub/b', 'sub//b'),
+        TABLE.replace('sub/b', 'sub\\b'),
     ],
 )
 def test_lists_of_labels_as_programs_write_them(from_csv, text):
@@ -52,6 +53,7 @@ def test_lists_of_labels_as_programs_write_them(from_csv, text):
         # Of pandas, with its index.
         ''.join(f'{i - 1 if i else ""},{x}\n' for i, x in enumerate(COLUMNS.splitlines())),
         COLUMNS.replace('.jpg', ''),
+        COLUMNS.replace(',', ';').replace('dog', '"dog"'),
         'first,cat,dog,horse\na.jpg,1,1,0\nsub/b.jpg,0,0,0\nc.jpg,-1,0,1\n',
         'id,cat,path,dog,horse\n7,1,a.jpg,1,0\n8,0,sub/b.jpg,0,0\n9,,c.jpg,0,1\n',
         'horse,image,dog,note,cat\n0,a.jpg,1,x,1\n0,sub/b.jpg,0,,0\n1,c.jpg,0,,-1\n',
@@ -81,6 +83,14 @@ def test_predictions_may_be_read_as_labels(from_csv):
     assert scores(from_csv('file,labels,error,cat,dog,horse\na.jpg,cat,,0.9,0.2,0.1\n')) == [
         [1, 0, 0]
     ]
+
+
+def test_columns_of_classes_come_before_a_list_that_is_none(from_csv, warnings):
+    text = 'file,labels,cat,dog,horse\na.jpg,"[\'cat\']",1,0,0\nc.jpg,"[\'dog\']",0,1,\n'
+    assert scores(from_csv(text)) == [[1, 0, 0], [0, 1, -1]]
+    assert "not read: ['labels']" in warnings[0]
+    agreeing = 'file,labels,cat,dog,horse\na.jpg,cat|dog,1,1,0\nc.jpg,dog,0,,\n'
+    assert scores(from_csv(agreeing)) == [[1, 1, 0], [0, -1, -1]]
 
 
 def test_images_that_are_not_there_are_named_once_and_left_out(from_csv, warnings):
@@ -140,6 +150,7 @@ def test_the_file_of_classes_may_come_from_any_system(from_csv, tmp_path):
         ('file,label\na.jpg,cat\n', "line 1: .* but got 'label': did you mean `labels`"),
         ('file,labels,dog\na.jpg,cat,1\n', 'line 2: .*`labels` and `dog` to say the same'),
         ('file,labels,dog\na.jpg,dog,0\n', "line 2: .*but got 'dog' and '0'"),
+        ('file,labels,cat,dog,horse\na.jpg,cat,0,1,0\n', r"line 2: .*got 'cat' and \['dog'\]"),
         ('image,cat,dog\na.jpg,1,0\n', r"line 1: .*names 'horse' not"),
         ('image,cat,Dog,horse\na.jpg,1,0,0\n', r"'dog' not \(did you mean 'Dog'\?\)"),
         ('image,cat,dog,horse,dog\na.jpg,1,0,0,0\n', "line 1: .*names 'dog' more than once"),
@@ -168,5 +179,5 @@ def test_a_column_that_is_no_class_is_named(from_csv):
 def test_separators_that_cannot_be(from_csv):
     with pytest.raises(ValueError, match="`label_separator` to be a text, but got ''"):
         from_csv(label_separator='')
-    with pytest.raises(ValueError, match=r"`label_separator` to be in no name .*'\|' is in 'a\|b'"):
+    with pytest.raises(ValueError, match=r"to be in no name .*'\|', which is in 'a\|b'"):
         from_csv('file,labels\na.jpg,cat\n', classes=['cat', 'a|b'])

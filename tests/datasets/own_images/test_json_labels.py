@@ -90,7 +90,7 @@ def test_json_whose_classes_do_not_fit(from_json, arguments, sentence):
 @pytest.mark.parametrize(
     ('fields', 'sentence'),
     [
-        (dict(gt_label=[3]), r"image 'a\.jpg' `gt_label` to be .* in 0\.\.2, but got \[3\]"),
+        (dict(gt_label=[3]), r"image 'a\.jpg': Expected `gt_label` .* in 0\.\.2, but got \[3\]"),
         (dict(gt_label=[-1]), r'in 0\.\.2, but got \[-1\]'),
         (dict(gt_label=1), r'in 0\.\.2, but got 1'),
         (dict(gt_label=['cat']), r"in 0\.\.2, but got \['cat'\]"),
@@ -101,9 +101,12 @@ def test_json_whose_classes_do_not_fit(from_json, arguments, sentence):
         (dict(gt_label=[1, 1]), r'distinct class indices in 0\.\.2, but got \[1, 1\]'),
         (dict(gt_label=[], unknown_label=[7]), r'`unknown_label` to be .*, but got \[7\]'),
         (dict(gt_label=[0, 1], unknown_label=[1]), r'either there or unknown, but \[1\] are both'),
-        (dict(gt_label=[0], unknown_lable=[1]), r"no field 'unknown_lable'; did you mean `unk"),
-        (dict(gt_labels=[0]), r"no field 'gt_labels'; did you mean `gt_label`"),
-        (dict(gt_label=[0], unknown_label=[1], unknown_labels=[1]), 'one of the fields'),
+        (dict(gt_label=[0], unknown_lable=[1]), r"a field 'unknown_lable'; did you mean `unk"),
+        (dict(gt_labels=[0]), r"a field 'gt_labels'; did you mean `gt_label`"),
+        (
+            dict(gt_label=[0], unknown_label=[1], unknown_labels=[1]),
+            'Expected one of unknown_label and',
+        ),
     ],
 )
 def test_json_with_wrong_labels(from_json, fields, sentence):

@@ -56,7 +56,7 @@ def test_targets_and_what_difficult_objects_are(root, difficult):
         dict(type='VOCSubset', data_root=str(root), classes=CLASSES, difficult=difficult)
     )
     assert names(dataset) == list('abcd')
-    np.testing.assert_array_equal(dataset.gt_scores(), named(SCORES[difficult]))
+    np.testing.assert_array_equal(dataset.data_list.labels.dense(), named(SCORES[difficult]))
     for i, scores in enumerate(SCORES[difficult]):
         info = dataset.get_data_info(i)
         assert info['gt_score'].dtype == np.float32
@@ -70,7 +70,7 @@ def test_targets_and_what_difficult_objects_are(root, difficult):
 def test_all_twenty_classes_by_default(root):
     dataset = VOCSubset(str(root))
     assert len(dataset.CLASSES) == 20
-    assert dataset.gt_scores().sum(1).tolist() == [1, 1, 1, 1]
+    assert dataset.data_list.labels.dense().sum(1).tolist() == [1, 1, 1, 1]
     assert 'Roots: ' in repr(dataset)
     assert 'Difficult objects: \tunknown' in repr(dataset)
 
@@ -158,7 +158,7 @@ def test_several_roots_are_one_set(make_voc, tmp_path):
         f'{second}/JPEGImages/2008_1.jpg',
         f'{second}/JPEGImages/000001.jpg',
     ]
-    assert dataset.gt_scores().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert dataset.data_list.labels.dense().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_of_several_roots_those_without_the_split_are_left_out(make_voc, tmp_path, root):
@@ -232,7 +232,9 @@ def test_what_is_missing_is_left_out_counted_and_logged(root, monkeypatch):
 
 def test_own_classes_are_taken_if_an_annotation_names_them(make_voc, tmp_path):
     root = make_voc(tmp_path / 'own', {'a': [('unicorn', 0)]})
-    assert VOCSubset(str(root), classes=['unicorn', 'cat']).gt_scores().tolist() == [[1, 0]]
+    assert VOCSubset(str(root), classes=['unicorn', 'cat']).data_list.labels.dense().tolist() == [
+        [1, 0]
+    ]
     with pytest.raises(
         ValueError,
         match=r"got 'sheeep' \(did you mean 'sheep'\?\); there are aeroplane, .*, unicorn\.",
@@ -247,7 +249,7 @@ def test_classes_are_chosen_by_one_split_for_all(make_voc, tmp_path):
     for split in ('trainval', 'test'):
         dataset = VOCSubset(str(root), split, classes=choice)
         assert dataset.metainfo['classes'] == ('cat', 'sofa')
-    assert dataset.gt_scores().tolist() == [[0, 0]]
+    assert dataset.data_list.labels.dense().tolist() == [[0, 0]]
     with pytest.raises(ValueError, match='to name the `split` that decides'):
         VOCSubset(str(root), classes=dict(num_classes=2))
 
@@ -260,7 +262,7 @@ def test_classes_are_chosen_by_one_split_for_all(make_voc, tmp_path):
             r"`difficult` to be one of \('unknown', 'positive', 'negative'\), but got 'may",
         ),
         (dict(data_root=[]), r'`data_root` to be one path or several, but got \[\]'),
-        (dict(min_labels=-1), '`min_labels` to be 0 or more'),
+        (dict(min_labels=-1), '`min_labels` to be an int of at least 0'),
         (dict(min_labels=4), 'None of the 4 images has 4 to any number of the classes cat, dog'),
         (dict(min_labels=3, max_labels=5), 'None of the 4 images has 3 to 5 of the classes'),
         (dict(classes=['cat', 'cat']), r"`classes` to hold each class once, but got \['cat'\]"),
@@ -305,7 +307,8 @@ def test_subsets_and_wrappers_of_mmpretrain_and_mmengine_work(root):
     assert copy.get_data_info(0)['gt_label'] == [1, 2]
     lazy = VOCSubset(str(root), classes=CLASSES, lazy_init=True)
     assert lazy.metainfo['classes'] == tuple(CLASSES)
-    assert lazy.gt_scores().shape == (4, 3)
+    assert len(lazy) == 4
+    assert lazy.data_list.labels.dense().shape == (4, 3)
 
 
 @pytest.mark.real_data
@@ -315,11 +318,11 @@ def test_subsets_and_wrappers_of_mmpretrain_and_mmengine_work(root):
 )
 def test_real_labels_are_those_of_an_independent_count(data_root, split, images, two_or_more):
     root = data_root / 'VOCdevkit/VOC2012'
-    dataset = VOCSubset(str(root), split)
+    dataset = VOCSubset(str(root), split, pipeline=WHOLE)
     assert len(dataset) == images
     if two_or_more:
-        assert (dataset.gt_scores() == 1).sum(1).__ge__(2).sum() == two_or_more
-    scores = dataset.gt_scores()
+        assert (dataset.data_list.labels.dense() == 1).sum(1).__ge__(2).sum() == two_or_more
+    scores = dataset.data_list.labels.dense()
     ids = (root / 'ImageSets/Main' / f'{split}.txt').read_text().split()
     for i, name in enumerate(ids):
         plain, difficult, boxes = set(), set(), []

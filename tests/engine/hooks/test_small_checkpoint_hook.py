@@ -155,6 +155,15 @@ def test_backbone_of_a_whole_checkpoint_is_found_there(images, tmp_path, publish
     assert read(tmp_path / 'a')['meta']['backbone']['source'] == str(published)
 
 
+def test_resuming_a_whole_checkpoint_does_not_make_it_the_source(images, tmp_path, published):
+    """It is deleted as training goes on; the backbone comes from where the config says."""
+    run(cfg_of(images, tmp_path / 'a', published, small=False))
+    cfg = cfg_of(images, tmp_path / 'b', published, epochs=4)
+    cfg.load_from, cfg.resume = str(tmp_path / 'a' / 'epoch_3.pth'), True
+    run(cfg)
+    assert read(tmp_path / 'b', 4)['meta']['backbone']['source'] == str(published)
+
+
 def test_backbone_of_a_small_checkpoint_keeps_its_source(images, tmp_path, published):
     run(cfg_of(images, tmp_path / 'a', published))
     cfg = cfg_of(images, tmp_path / 'b')

@@ -237,23 +237,34 @@ def log(work_dir):
 # ---- the dataset
 
 
-def test_samples_are_made_once_in_training_and_copied_for_prediction(images, tmp_path):
-    runner = run(make_cfg(images, tmp_path / 'a'))
-    train, val = runner.train_dataloader.dataset, runner.val_dataloader.dataset
-    one, other = (train.__getitems__([2])['data_samples'][0] for _ in range(2))
-    assert one is other
-    assert 'pred_score' not in one
-    one, other = (val.__getitems__([2])['data_samples'][0] for _ in range(2))
-    assert one is not other
-    one.set_pred_score(torch.rand(4))
-    assert 'pred_score' not in other
-    assert 'pred_score' not in val.__getitems__([2])['data_samples'][0]
+def test_samples_are_made_when_they_are_asked_for_and_once_in_a_batch(
+    images, tmp_path, monkeypatch
+):
+    loaders = run(make_cfg(images, tmp_path / 'a'))
+    for dataset in (loaders.train_dataloader.dataset, loaders.val_dataloader.dataset):
+        made, original = [], dataset._sample
+        monkeypatch.setattr(dataset, '_sample', lambda row: made.append(row) or original(row))  # noqa: B023
+        one, other = (dataset.__getitems__([2, 5, 7])['data_samples'] for _ in range(2))
+        assert (len(one), made) == (3, [])
+        assert one[1] is one[-2]
+        assert made == [5]
+        assert [sample.sample_idx for sample in one] == [2, 5, 7]
+        assert one[1:] == [one[1], one[2]]
+        assert sorted(made) == [2, 5, 7]
+        # What is written into one is not seen in the next batch.
+        assert other[0] is not one[0]
+        one[0].set_pred_score(torch.rand(4))
+        assert 'pred_score' not in other[0]
+        with pytest.raises(IndexError):
+            one[3]
 
 
-def test_many_samples_are_not_kept(images, tmp_path, monkeypatch):
-    monkeypatch.setattr('mhc_plugin.features.dataset.MAX_KEPT_SAMPLES', 5)
-    runner = run(make_cfg(images, tmp_path / 'a'))
-    assert len(runner.train_dataloader.dataset._samples) == 5
+def test_training_makes_no_data_samples(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureDataset, '_sample', None)
+    for head in HEADS:
+        cfg = make_cfg(images, tmp_path / head, **with_head(head))
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        run(cfg)
 
 
 def test_an_index_gives_the_image_and_the_rest_is_handed_through(images, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from tiny_configs import tiny_cfg  # noqa: F401
 
 from mhc_plugin.apis import train
-from mhc_plugin.engine.loops.optimum_loop import read_targets
+from mhc_plugin.engine.loops.optimum_loop import row_targets
 from mhc_plugin.utils.batch import Features
 
 LINEAR = {
@@ -51,7 +51,7 @@ def stored(result):
     rows = np.arange(dataset.reader.layout.num_rows)
     return (
         Features(dataset.reader.gather(rows)),
-        read_targets(dataset, 10).float(),
+        row_targets(dataset, 10).float(),
         result.runner.model,
     )
 

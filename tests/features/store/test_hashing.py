@@ -178,6 +178,8 @@ def test_files_are_read_by_several_threads_and_each_once(tmp_path, monkeypatch):
 def test_hashes_of_many_files_take_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(hashing, '_read', lambda path: (1, 2, 3, 4, 'f' * 64))
     monkeypatch.setattr(hashing, 'MAX_READING', 100)
+    stat = os.stat(__file__)
+    monkeypatch.setattr(os, 'stat', lambda path: stat)
     hashes, number = FileHashes(), 20_000
     hashes('warm')
     tracemalloc.start()

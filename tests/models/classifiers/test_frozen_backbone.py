@@ -10,8 +10,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from mhc_plugin.models import FeatureDataPreprocessor
-from mhc_plugin.utils.batch import Features
+from mhc_plugin.models import FeatureDataPreprocessor, MultiHeadClsHead
+from mhc_plugin.utils.batch import DataSamples, Features
 
 BACKBONES = {
     'seresnet50': (dict(type='SEResNet', depth=50), 2048),
@@ -22,13 +22,13 @@ BACKBONES = {
 }
 
 
-def classifier(backbone, channels, head='MultiHeadClsHead', **kwargs):
+def classifier(backbone, channels, head='MultiHeadClsHead', head_cfg=None, **kwargs):
     torch.manual_seed(0)
     return MODELS.build(
         dict(
             type='FrozenBackboneClassifier',
             backbone=copy.deepcopy(backbone),
-            head=dict(type=head, num_classes=3, in_channels=channels),
+            head=dict(type=head, num_classes=3, in_channels=channels, **(head_cfg or {})),
             **kwargs,
         )
     )
@@ -177,13 +177,87 @@ def test_maps_given_as_features_pass_a_neck_that_pools_globally():
     assert empty.shape == (2, 0)
 
 
-def test_data_samples_beside_features_are_copied_only_to_another_device():
+def test_data_samples_beside_features_are_moved_with_them():
     model, samples = tiny(), batch()['data_samples']
     features = Features([torch.rand(2, 64)])
-    given = model.data_preprocessor(dict(inputs=features, data_samples=samples))
-    assert all(one is other for one, other in zip(given['data_samples'], samples))
     assert model.data_preprocessor(dict(inputs=features))['data_samples'] is None
     moved = model.to('meta').data_preprocessor(dict(inputs=features, data_samples=samples))
     assert moved['inputs'][0].is_meta
     assert moved['data_samples'][0].gt_score.is_meta
     assert not samples[0].gt_score.is_meta
+
+
+def test_data_samples_that_are_still_to_be_made_are_moved_when_they_are():
+    model, samples = tiny(), batch()['data_samples']
+    features, made = Features([torch.rand(2, 64)]), []
+    targets = torch.stack([sample.gt_score for sample in samples]).to(torch.int8)
+    lazy = DataSamples([1, 0], lambda row: made.append(row) or samples[row].clone(), targets)
+    first = lazy[0]
+    assert torch.equal(first.gt_score, samples[1].gt_score)
+    assert model.data_preprocessor(dict(inputs=features, data_samples=lazy))['data_samples'] is lazy
+    assert lazy[0] is first
+    moved = model.to('meta').data_preprocessor(dict(inputs=features, data_samples=lazy))
+    assert moved['data_samples'].targets.is_meta
+    assert made == [1]
+    assert all(sample.gt_score.is_meta for sample in moved['data_samples'])
+    assert made == [1, 0]
+
+
+HEADS_AND_LOSSES = {
+    'ours': dict(type='MultiHeadClsHead'),
+    'asymmetric': dict(type='MultiHeadClsHead', loss=dict(type='AsymmetricLoss')),
+    'linear': dict(type='MultiLabelLinearClsHead', loss=dict(type='PerHeadBCELoss')),
+    'linear and its own loss': dict(type='MultiLabelLinearClsHead'),
+    'csra': dict(type='CSRAClsHead', num_heads=1, lam=0.1),
+}
+
+
+@pytest.mark.parametrize('cfg', HEADS_AND_LOSSES.values(), ids=HEADS_AND_LOSSES)
+@pytest.mark.parametrize('with_scores', [True, False], ids=['scores', 'labels'])
+def test_targets_give_the_loss_that_data_samples_give(cfg, with_scores):
+    maps = torch.rand(4, 5, 2, 2)
+    model = classifier(
+        dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
+        5,
+        cfg['type'],
+        neck=dict(type='GlobalAveragePooling') if 'Linear' in cfg['type'] else None,
+        **{'head_cfg': {k: v for k, v in cfg.items() if k != 'type'}},
+    )
+    targets = torch.randint(0, 2, (4, 3), generator=torch.Generator().manual_seed(1))
+    samples = [DataSample().set_gt_label(t.nonzero().flatten()) for t in targets]
+    if with_scores:
+        samples = [s.set_gt_score(t.float()) for s, t in zip(samples, targets)]
+    made = []
+    lazy = DataSamples(
+        range(4), lambda row: made.append(row) or samples[row], targets.to(torch.int8)
+    )
+    assert model.takes_targets
+    expected = model.loss(Features([maps]), samples)
+    given = model.loss(Features([maps]), lazy)
+    assert made == []
+    assert given.keys() == expected.keys() == {'loss'}
+    assert torch.equal(given['loss'], expected['loss'])
+
+
+class WeightedHead(MultiHeadClsHead):
+    def _get_loss(self, cls_score, data_samples, **kwargs):
+        weights = torch.stack([sample.weight for sample in data_samples])
+        return dict(loss=(cls_score.sum(1) * weights).sum())
+
+
+def test_a_head_with_a_loss_of_its_own_gets_data_samples():
+    model = tiny()
+    model.head.__class__ = WeightedHead
+    assert not model.takes_targets
+    sample = DataSample()
+    sample.weight = torch.tensor(2.0)
+    features = Features([torch.rand(1, 64)])
+    loss = model.loss(features, DataSamples([0], lambda row: sample, torch.zeros(1, 3)))['loss']
+    torch.testing.assert_close(loss, 2 * model(features).sum())
+
+
+def test_a_head_of_one_label_gets_data_samples():
+    model = tiny(head='LinearClsHead', neck=dict(type='GlobalAveragePooling'))
+    assert not model.takes_targets
+    samples = DataSamples([0], lambda row: DataSample().set_gt_label(1), torch.zeros(1, 3))
+    assert model.loss(Features([torch.rand(1, 64)]), samples)['loss'] > 0

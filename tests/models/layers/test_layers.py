@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mhc_plugin  # noqa: F401
-from mhc_plugin.models.layers import FusedConv2d, FusedConvStage, FusedLinear, GlobalPool
+from mhc_plugin.models.layers import (
+    FusedConv2d,
+    FusedConvStage,
+    FusedLinear,
+    GlobalPool,
+    normalize_maps,
+    signed_root,
+)
 
 
 def test_pools_by_hand():
@@ -27,6 +34,43 @@ def test_log_sum_exp_lies_between_mean_and_maximum(r):
     x = torch.rand(3, 4, 5, 5, dtype=torch.float64)
     limit = x.mean((2, 3)) if r < 1 else x.amax((2, 3))
     torch.testing.assert_close(GlobalPool('lse', r)(x), limit, rtol=0, atol=5e-3)
+
+
+def test_normalized_maps_by_hand():
+    x = torch.tensor([[[[4.0, 0.0]], [[9.0, 0.0]], [[0.0, -1.0]]]])  # 3 channels, 2 positions
+    std = x.var().add(1e-5).sqrt()
+    torch.testing.assert_close(normalize_maps(x, 'image'), x / std)
+    mean = torch.tensor([(16 + 81) / 3, 1 / 3]) + 1e-5
+    torch.testing.assert_close(normalize_maps(x, 'position'), x / mean.sqrt())
+    root = torch.tensor([[[[2.0, 0.0]], [[3.0, 0.0]], [[0.0, -1.0]]]])
+    mean = torch.tensor([(4 + 9) / 3, 1 / 3]) + 1e-5
+    torch.testing.assert_close(normalize_maps(x, 'root'), root / mean.sqrt())
+    assert normalize_maps(x, None) is x
+
+
+@pytest.mark.parametrize('mode', ['image', 'position', 'root'])
+def test_normalized_maps_have_gradients_and_leave_their_input(mode):
+    x = torch.randn(2, 6, 3, 3, dtype=torch.float64)
+    before = x.clone()
+    plain = normalize_maps(x, mode)
+    assert torch.equal(x, before)
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(normalize_maps(leaf, mode), plain)
+    assert torch.autograd.gradcheck(lambda t: normalize_maps(t, mode), leaf)
+    # Of a position without features nothing comes, nor infinite gradients.
+    nothing = torch.zeros(1, 6, 2, 2, requires_grad=True)
+    out = normalize_maps(nothing, mode)
+    assert not out.any()
+    out.sum().backward()
+    assert torch.isfinite(nothing.grad).all()
+
+
+def test_signed_root_keeps_the_sign_and_is_exactly_nothing_at_zero():
+    x = torch.tensor([4.0, -9.0, 0.0])
+    assert signed_root(x).tolist() == [2, -3, 0]
+    leaf = x.clone().requires_grad_()
+    signed_root(leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.tensor([1 / 4, 1 / 6, 0]))
 
 
 @pytest.mark.parametrize('mode', ['avg', 'max', 'lse'])

@@ -122,7 +122,7 @@ def test_any_other_target_is_an_error(value):
         PerHeadBCELoss()(torch.zeros(3, 4), target)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.cuda
 def test_a_step_on_a_gpu_waits_for_nothing_and_tells_a_bad_target_later():
     loss = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0]).cuda()
     logits = torch.zeros(4, 3, device='cuda', requires_grad=True)

@@ -1,16 +1,22 @@
-"""Data samples as JSON: what a pipeline packs besides the image is stored beside the features."""
+"""What a pipeline packs besides the image: as JSON beside the features, and labels as a table."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from .store import EntryReader
 
 # Labels are set by these, which bring them into MMPretrain's form.
 SETTERS = dict(gt_label=DataSample.set_gt_label, gt_score=DataSample.set_gt_score)
 LABELS = frozenset(SETTERS)
 # MMPretrain derives it from `gt_score`.
 DERIVED = {'num_classes'}
+# Targets that are put together at a time.
+TARGET_ROWS = 4096
 
 
 def encode_sample(sample: DataSample, info: dict) -> dict:
@@ -57,6 +63,57 @@ def decode_sample(encoded: dict, info: dict) -> DataSample:
 def packs_labels_of_info(encoded: dict) -> bool:
     """Whether the pipeline left the labels as the dataset gives them."""
     return not LABELS & encoded['data'].keys()
+
+
+def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Tensor:
+    """Labels of all images, as MMPretrain's multi-label heads take them from data samples.
+
+    Args:
+        dataset (Sequence): The dataset of images.
+        reader (EntryReader): What was stored of them.
+        num_classes (int): Number of classes.
+
+    Returns:
+        Tensor: ``(len(dataset), num_classes)``, or as many rows as are stored where the pipeline
+        makes labels; int8 if all are 1, 0 or -1, else float32.
+    """
+    kept = [packs_labels_of_info(encoded) for encoded in reader.distinct_samples()]
+    number = len(dataset) if all(kept) else reader.layout.num_rows
+    table = torch.empty(number, num_classes, dtype=torch.int8)
+    for start, part in _target_parts(dataset, reader, number, num_classes):
+        is_compact = (part == 0) | (part == 1) | (part == -1)
+        if table.dtype is torch.int8 and not is_compact.all():
+            table = table.float()
+        table[start : start + len(part)] = torch.from_numpy(part)
+    return table
+
+
+def _target_parts(
+    dataset: Sequence, reader: EntryReader, number: int, num_classes: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, number, TARGET_ROWS):
+        rows = range(start, min(start + TARGET_ROWS, number))
+        part = np.zeros((len(rows), num_classes), np.float32)
+        for target, row in zip(part, rows):
+            labels = _labels(dataset.get_data_info(row % len(dataset)), reader.sample(row))
+            scores, positives = labels.get('gt_score'), np.asarray(labels.get('gt_label', ()))
+            if scores is not None and len(scores) == num_classes:
+                target[:] = scores
+            elif scores is None and (positives < num_classes).all():
+                target[positives.astype(np.int64)] = 1
+            else:
+                given = positives.tolist() if scores is None else f'{len(scores)} scores'
+                raise ValueError(
+                    f'Expected labels of the {num_classes} classes of the head, but image '
+                    f'{row % len(dataset)} has {given}.'
+                )
+        yield start, part
+
+
+def _labels(info: dict, encoded: dict) -> dict:
+    """The labels of a data sample, without making it."""
+    stored = {name: _decode(value) for name, value in encoded['data'].items() if name in LABELS}
+    return {name: info[name] for name in encoded['data_of_info'] if name in LABELS} | stored
 
 
 def _set(sample: DataSample, name: str, value: Any, kind: str) -> None:
