@@ -58,7 +58,7 @@ def main() -> None:
         ]
         work_dir = Path(args.work_dir)
         records = work_dir / 'records'
-        missing = [cell for cell in cells if not (records / f'{cell.name}.json').is_file()]
+        missing = [cell for cell in cells if not cell.is_finished(records)]
         print(f'{len(cells)} trainings, {len(cells) - len(missing)} of them there.')
         if args.dry_run:
             print_plan(missing, args.cache_dir or work_dir / 'features')
@@ -116,10 +116,10 @@ def draw_panels(cells: list[Cell], work_dir: Path) -> dict[str, Path]:
     drawn = {}
     for head in ('multiatt', 'multifc', 'baseline'):
         for cell in cells:
-            done = (work_dir / 'records' / f'{cell.name}.json').is_file()
+            done = cell.is_finished(work_dir / 'records')
             if cell.head != head or cell.dataset in drawn or cell.backbone_weights or not done:
                 continue
-            folder, cfg = work_dir / 'panels' / cell.name, cell.config()
+            folder, cfg = work_dir / 'panels' / f'{cell.name}_{cell.settings}', cell.config()
             checkpoint = newest_readable(work_dir / 'runs' / cell.name)[0]
             if not list(folder.glob('*.png')):
                 models = dict(
@@ -137,7 +137,7 @@ def draw_panels(cells: list[Cell], work_dir: Path) -> dict[str, Path]:
 def write_report(cells: list[Cell], numbers: list[int], work_dir: Path) -> None:
     found = read_cells(work_dir / 'records', cells)
     tables = {number: rows_of(number, found) for number in numbers}
-    names = [cell.name for cell in cells if (work_dir / 'records' / f'{cell.name}.json').is_file()]
+    names = [cell.name for cell in cells if cell.is_finished(work_dir / 'records')]
     runs = {name: read_record(work_dir / 'records' / f'{name}.json') for name in names}
     commits = sorted({str(run['commit']) for run in runs.values()})
     stale = sum(run['stale'] for run in runs.values())

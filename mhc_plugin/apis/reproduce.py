@@ -1,5 +1,6 @@
 """The paper's experiments as cells: one training each, planned, run once, and read again."""
 
+import hashlib
 import json
 import math
 import os
@@ -91,6 +92,21 @@ class Cell:
                 key = 'length' if 'length' in dataset else 'max_images'
                 dataset[key] = SMOKE['train' if part == 'train' else 'test']
         return cfg
+
+    @property
+    def settings(self) -> str:
+        """Hash of the config: a record of other settings is not this cell's."""
+        text = json.dumps(self.config().to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def is_finished(self, records: str | os.PathLike) -> bool:
+        """Whether the folder has its record."""
+        path = Path(records) / f'{self.name}.json'
+        if not path.is_file():
+            return False
+        return (
+            json.loads(path.read_text(encoding='utf-8'))['scores'].get('settings') == self.settings
+        )
 
 
 def plan(
@@ -238,8 +254,8 @@ def run_cell(
             defaults.
 
     Returns:
-        dict: ``metrics``, the mean ``loss`` of every epoch, ``prevalence`` of every class in the
-        test data, ``images`` there, and ``dataset``, the test data.
+        dict: ``settings``, ``metrics``, the mean ``loss`` of every epoch, ``prevalence`` of every
+        class in the test data, ``images`` there, and ``dataset``, the test data.
     """
     cfg = cell.config()
     result = train(
@@ -258,6 +274,7 @@ def run_cell(
     dataset = dataset_with_test_pipeline(cfg, 'val')
     targets = np.array([_target(dataset, i) for i in range(len(dataset))])
     return dict(
+        settings=cell.settings,
         metrics={k: float(v) for k, v in result.metrics.items() if isinstance(v, int | float)},
         loss=[float(part.mean()) for part in per_epoch if len(part)],
         prevalence=[float((t == 1).sum() / max((t >= 0).sum(), 1)) for t in targets.T],
@@ -287,7 +304,7 @@ def run_cells(
     folder.mkdir(parents=True, exist_ok=True)
     for cell in cells:
         failed = folder / f'{cell.name}.error.json'
-        if (folder / f'{cell.name}.json').is_file():
+        if cell.is_finished(folder):
             progress(cell, 'there')
             continue
         try:

@@ -51,7 +51,7 @@ def read_cells(folder: Path, cells: Sequence[Cell]) -> dict[tuple, dict[str, Any
             dict(runs=[], error=None),
         )
         failed = folder / f'{cell.name}.error.json'
-        if (folder / f'{cell.name}.json').is_file():
+        if cell.is_finished(folder):
             own['runs'].append(read_record(folder / f'{cell.name}.json'))
         elif failed.is_file():
             own['error'] = json.loads(failed.read_text(encoding='utf-8'))['error']

@@ -83,7 +83,8 @@ class TestRuns:
                 ran.append(cell.head)
                 if cell.head in failing:
                     raise RuntimeError('no weights')
-                (tmp_path / f'{cell.name}.json').write_text('{}')
+                record = dict(scores=dict(settings=cell.settings))
+                (tmp_path / f'{cell.name}.json').write_text(json.dumps(record))
 
             run_cells(cells, tmp_path, train, str, lambda cell, what: said.append(what))
             return ran, said
@@ -101,6 +102,11 @@ class TestRuns:
         assert list(tmp_path.glob('*.error.json')) == []
         assert run() == ([], ['there'] * 3)
 
+    def test_what_was_run_with_other_settings_is_run_again(self, run, monkeypatch):
+        run()
+        monkeypatch.setitem(reproduce.SCHEDULES, 'short', 31)
+        assert run()[1] == ['done'] * 3
+
 
 class TestReport:
     @pytest.fixture
@@ -110,6 +116,7 @@ class TestReport:
         cells.append(Cell('vgg19', 'multifc', 'combined0'))
         for cell, precision in zip(cells, (60.0, 62.0)):
             scores = dict(
+                settings=cell.settings,
                 metrics={'multi-label/precision_top4_micro': precision},
                 prevalence=[0.4] * 10,
                 images=5,
