@@ -74,7 +74,14 @@ setup(
     include_package_data=True,
     # MMPretrain itself is left to the extras: an environment that has one, with full mmcv or as
     # the maintained forks, must not get a second copy of it by a plain install.
-    install_requires=['numpy>=1.24', 'Pillow>=10', 'defusedxml>=0.7', 'filelock>=3.12', 'rich>=13'],
+    install_requires=[
+        'numpy>=1.24',
+        'Pillow>=10',
+        'defusedxml>=0.7',
+        'filelock>=3.12',
+        'rich>=13',
+        'safetensors>=0.4',
+    ],
     extras_require=dict(
         openmmlab=OPENMMLAB,
         onedl=ONEDL,

@@ -5,6 +5,7 @@ python tools/benchmark.py cache --profile
 python tools/benchmark.py heads
 python tools/benchmark.py maps
 python tools/benchmark.py metrics
+python tools/benchmark.py optimum efficientnet-lite0_multifc_combined0
 python tools/benchmark.py optimum --made 10000 2048 20
 python tools/benchmark.py peers efficientnet-lite0_multifc_combined0
 python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2

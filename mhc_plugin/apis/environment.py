@@ -166,5 +166,6 @@ def build_runner(cfg: Config) -> Runner:
 def written_folders(cfg: Config) -> dict[str, str]:
     """The folders that a run writes to, and the options that name them."""
     loops = [cfg.get(name) or {} for name in ('train_cfg', 'val_cfg', 'test_cfg')]
-    folders = {loop['cache_dir']: '--cache-dir' for loop in loops if 'cache_dir' in loop}
+    caches = [loop.get('cache') or {} for loop in loops]
+    folders = {cache['cache_dir']: '--cache-dir' for cache in caches if 'cache_dir' in cache}
     return folders | {cfg.work_dir: '--work-dir'}

@@ -68,8 +68,8 @@ def _summary(runner: Runner) -> Iterator[tuple[str, str]]:
     yield 'Model', _model(runner)
     yield 'Schedule', _schedule(runner) if isinstance(runner._train_loop, BaseLoop) else ''
     loop = next(loop for loop in loops.values() if isinstance(loop, BaseLoop))
-    options = getattr(loop, 'cache_options', None)
-    yield 'Features', f'stored once in {options.cache_dir}' if options else ''
+    cache = getattr(loop, 'cache', None)
+    yield 'Features', f'stored once in {cache.cache_dir}' if cache else ''
     yield 'Files', f'{runner.work_dir} (all of the log: {runner._log_dir}/{runner.timestamp}.log)'
 
 

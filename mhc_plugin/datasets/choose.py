@@ -265,7 +265,7 @@ def _shares(
         # What one more image of a pattern adds to the variance of the counts, times num_classes
         # squared: in integers, so that every machine finds the same ties.
         size = sizes[members]
-        cost = 2 * num_classes * counts[classes_of[members]].sum(1)
+        cost = 2 * num_classes * counts.take(classes_of.take(members, axis=0)).sum(1)
         cost -= size * (size + (2 * counts.sum() - num_classes))
         best = members[np.argmin(cost)]
         left[best] -= 1

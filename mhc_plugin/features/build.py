@@ -170,7 +170,11 @@ def fill(
     else:
         maps = EntryReader(FeatureStore(options.cache_dir).entry(plan.maps_key))
         batches = _from_maps(extractor, maps, rows)
-    with full_float32(), torch.autocast(device, torch.bfloat16, options.precision == 'bf16'):
+    is_bf16 = options.precision == 'bf16'
+    if is_bf16:
+        # A tenth faster; in float32 it makes no difference.
+        extractor.backbone.to(memory_format=torch.channels_last)
+    with full_float32(), torch.autocast(device, torch.bfloat16, is_bf16):
         for number in chunks:
             chunk = ChunkBuffer(layout, number)
             while not chunk.is_full:
@@ -178,6 +182,8 @@ def fill(
                 chunk.append(features, samples)
                 progress.advance(len(samples))
             write_chunk(entry, chunk)
+    if is_bf16:
+        extractor.backbone.to(memory_format=torch.contiguous_format)
     progress.finish()
 
 

@@ -15,6 +15,7 @@ from mhc_plugin.apis import load_model
 from mhc_plugin.apis import test as run_test
 from mhc_plugin.datasets.images import dataset_with_test_pipeline
 from mhc_plugin.models.heads import MultiHeadClsHead
+from mhc_plugin.models.layers.pooling import GlobalPool
 
 GRID = [dict(type='GridPointingGame'), dict(type='MultiLabelMeanAP')]
 
@@ -233,7 +234,7 @@ def test_scores_that_are_nan_are_not_measured(tiny_model, dataset):
 
 def test_completeness_is_that_of_heads_which_say_what_they_add(tiny_model, dataset):
     sharp = copy.deepcopy(tiny_model)
-    sharp.head.pool = sharp.head.global_pool.mode = 'lse'
+    sharp.head.pool, sharp.head.global_pool = 'lse', GlobalPool('lse', 10.0)
     found = evaluate_maps(dict(mean=tiny_model, lse=sharp), dataset, [])
     assert found['mean']['completeness'] == pytest.approx(100, abs=1e-3)
     assert found['lse']['completeness'] < 99.9

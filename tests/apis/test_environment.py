@@ -146,7 +146,7 @@ def test_folder_that_cannot_be_made(tmp_path, option):
     (tmp_path / 'file').touch()
     bad, good = tmp_path / 'file' / 'x', tmp_path / 'good'
     work_dir, cache_dir = (bad, good) if option == '--work-dir' else (good, bad)
-    cfg = Config(dict(work_dir=str(work_dir), train_cfg=dict(cache_dir=str(cache_dir))))
+    cfg = Config(dict(work_dir=str(work_dir), train_cfg=dict(cache=dict(cache_dir=str(cache_dir)))))
     with pytest.raises(
         OSError,
         match=f'Folder {bad} cannot be made .Not a directory.: name another with `{option}`',

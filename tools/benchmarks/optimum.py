@@ -8,12 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.table import Table
 
+from mhc_plugin.apis.caching import set_optimum
 from mhc_plugin.functional.linear_optimum import fit_linear
 from mhc_plugin.functional.solver import ROWS_AT_ONCE, LinearProblem
 
+from . import scores
+from .timing import print_table
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('configs', nargs='*', help='paths or names of configs')
+    parser.add_argument('--learning-rates', type=float, nargs='+', default=[0.1, 0.01, 0.001])
+    parser.add_argument('--epochs', type=int, nargs='+', default=[30, 300])
+    parser.add_argument('--cache-dir', default='work_dirs/feature_cache')
+    parser.add_argument('--backbone-weights', metavar='PATH|none')
+    parser.add_argument('--metrics', nargs='+', default=['mAP', 'precision_top4_micro'])
     parser.add_argument(
         '--made',
         type=int,
@@ -103,9 +114,36 @@ def fit_made(
     )
 
 
+def compare(config: str, args: argparse.Namespace) -> None:
+    """A table of schedules of SGD beside the optimum, on the same stored features."""
+    table = Table(title=f'{config}: SGD with momentum 0.9, and the optimum; percent')
+    for column in ('trained', *args.metrics, 'seconds'):
+        table.add_column(column, justify='left' if column == 'trained' else 'right')
+
+    def add(name: str, epochs: int, optimizer: dict, weight_decay: str | None) -> None:
+        options = argparse.Namespace(**vars(args), views=1, cfg_options=None)
+        options.epochs = epochs
+        cfg = scores.prepare(config, options)
+        cfg.optim_wrapper.optimizer.update(optimizer)
+        if weight_decay is not None:
+            set_optimum(cfg, weight_decay)
+        found = scores.score(cfg, 0, options)
+        cells = [f'{found[m]:.2f}' if m in found else '-' for m in args.metrics]
+        table.add_row(name, *cells, f'{found["seconds"]:.1f}')
+
+    for epochs in args.epochs:
+        for rate in args.learning_rates:
+            add(f'SGD {rate:g}, {epochs} epochs', epochs, dict(lr=rate), None)
+    for choice in ('cv', 'cv-per-class'):
+        add(f'optimum, {choice}', 1, {}, choice)
+    print_table(table)
+
+
 def main(args: argparse.Namespace) -> None:
     if args.made:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(args.made_dir or temporary)
             folder.mkdir(parents=True, exist_ok=True)
             fit_made(*args.made, args.weight_decay, args.tolerance, folder)
+    for config in args.configs:
+        compare(config, args)

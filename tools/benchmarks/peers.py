@@ -120,10 +120,8 @@ PEERS = {
     'MultiFC, lse': Peer(dict(type='MultiHeadClsHead', pool='lse')),
     'B-cos linear': Peer(BcosLinearHead, dict(lr=0.1)),
     'CSRA': Peer(dict(type='CSRAClsHead', num_heads=1, lam=0.1)),
-    'attention': Peer(dict(type='AttentionMultiHeadClsHead'), weight_decay=0.03),
-    'two attentions': Peer(
-        dict(type='AttentionMultiHeadClsHead', num_attentions=2), weight_decay=0.03
-    ),
+    'attention': Peer(dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03),
+    'two attentions': Peer(dict(type='AttentionMultiHeadClsHead'), weight_decay=0.03),
     'ConvFC-16': Peer(dict(type='ConvClsHead')),
     'ConvFC-160': Peer(dict(type='ConvClsHead', conv_channels=160)),
     'MultiConv': Peer(dict(type='ConvMultiHeadClsHead')),

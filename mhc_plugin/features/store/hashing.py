@@ -24,7 +24,8 @@ TABLE = (
     'CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, '
     'ctime_ns INTEGER, inode INTEGER, sha256 TEXT)'
 )
-TRUSTED = 'SELECT size, mtime_ns, ctime_ns, inode, sha256 FROM files WHERE path=?'
+TRUSTED = 'SELECT * FROM files WHERE path IN ({})'
+MAX_ASKED = 500
 
 
 def hash_file(path: str | os.PathLike) -> str:
@@ -72,6 +73,8 @@ class FileHashes:
         self._known.execute(TABLE)
         self._num_known = 0
         self._reading: dict[str, Future] = {}
+        # Files that the side file is asked about, many at a time.
+        self._asked: dict[str, tuple[tuple, list]] = {}
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __call__(self, path: str | os.PathLike) -> str:
@@ -87,15 +90,26 @@ class FileHashes:
         path = os.fspath(path)
         if path[0] != os.sep:
             path = os.path.abspath(path)
-        if path not in self._reading:
-            digest = self._look_up(path)
-            if digest is not None:
+        if self._num_known and path not in self._reading:
+            query = 'SELECT sha256 FROM files WHERE path=?'
+            for (digest,) in self._known.execute(query, (path,)):
                 return lambda: digest
-            if len(self._reading) >= MAX_READING:
-                self._note_done()
-            self._reading[path] = self._pool.submit(_read, path)
-        row = self._reading[path]
-        return lambda: row.result()[-1]
+        if self._trusted is None:
+            row = self._read(path)
+            return lambda: row.result()[-1]
+        if path not in self._asked:
+            if len(self._asked) == MAX_ASKED:
+                self._ask()
+            self._asked[path] = _fingerprint(_stat(path)), []
+        answer = self._asked[path][1]
+
+        def wait() -> str:
+            if not answer:
+                self._ask()
+            (found,) = answer
+            return found if isinstance(found, str) else found.result()[-1]
+
+        return wait
 
     @property
     def num_read(self) -> int:
@@ -131,20 +145,31 @@ class FileHashes:
         with self._known:
             self._known.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', rows)
 
-    def _look_up(self, path: str) -> str | None:
-        if self._num_known:
-            query = 'SELECT sha256 FROM files WHERE path=?'
-            for (digest,) in self._known.execute(query, (path,)):
-                return digest
-        stat = os.stat(path)
-        if not S_ISREG(stat.st_mode):
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
-        if self._trusted is not None:
-            with suppress(sqlite3.Error):
-                for *known, digest in self._trusted.execute(TRUSTED, (path,)):
-                    if tuple(known) == _fingerprint(stat):
-                        return digest
-        return None
+    def _read(self, path: str) -> Future:
+        if path not in self._reading:
+            _stat(path)
+            if len(self._reading) >= MAX_READING:
+                self._note_done()
+            self._reading[path] = self._pool.submit(_read, path)
+        return self._reading[path]
+
+    def _ask(self) -> None:
+        """Look up what was asked for in the side file, and begin to read the rest."""
+        known = {}
+        with suppress(sqlite3.Error):
+            query = TRUSTED.format(','.join('?' * len(self._asked)))
+            rows = self._trusted.execute(query, list(self._asked))
+            known = {(path, *fingerprint): sha for path, *fingerprint, sha in rows}
+        for path, (fingerprint, answer) in self._asked.items():
+            answer.append(known.get((path, *fingerprint)) or self._read(path))
+        self._asked.clear()
+
+
+def _stat(path: str) -> os.stat_result:
+    stat = os.stat(path)
+    if not S_ISREG(stat.st_mode):
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), path)
+    return stat
 
 
 def _read(path: str) -> tuple:

@@ -77,6 +77,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         g = \\sqrt{\\text{mean}_p x_p} \\qquad
         \\text{logit}_c = \\sum_p a_p z_p + v_c \\cdot g + b_c
 
+    where of two attentions, with a ``w_c`` and a ``t_c`` each, the one with the larger sum counts.
     Its parameters ``w_c, t_c, v_c, b_c`` are read by no other class. Its class map is what adds up
     to the logit: ``h w a_p z_p + v_c . (x_p g / mean_p x_p)``, whose mean is ``logit_c - b_c``.
 
@@ -89,7 +90,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         num_classes (int): Number of classes.
         in_channels (int | Sequence[int]): Channels of the last feature, or of every feature.
         num_attentions (int): Attentions per class, of which the one with the largest sum counts.
-            Defaults to 1.
+            Defaults to 2.
         normalize (str, optional): See :class:`BaseMultiHeadClsHead`. Defaults to ``'root'``.
         connection, head_stages, head_groups: See :class:`BaseMultiHeadClsHead`. Every class has
             attentions of its own, also inside a group, and for every stage that it reads.
@@ -110,7 +111,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         self,
         num_classes: int,
         in_channels: int | Sequence[int],
-        num_attentions: int = 1,
+        num_attentions: int = 2,
         normalize: str | None = 'root',
         connection: str = 'all',
         head_stages: Sequence | None = None,

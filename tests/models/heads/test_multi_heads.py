@@ -28,7 +28,7 @@ CONV_OPTIONS = [
     dict(conv_channels=4, norm_cfg=dict(type='IN', affine=True)),
     dict(conv_channels=4, norm_cfg=None, act_cfg=None),
 ]
-ATTENTION_OPTIONS = [dict(dropout=0.0), dict(dropout=0.0, num_attentions=2)]
+ATTENTION_OPTIONS = [dict(dropout=0.0, num_attentions=1), dict(dropout=0.0)]
 NORMALIZATIONS = (None, 'image', 'position', 'root')
 
 

@@ -72,8 +72,8 @@ def features():
         dict(type='MultiHeadClsHead', pool='max'),
         dict(type='MultiHeadClsHead', pool='lse'),
         dict(type='MultiHeadClsHead', hidden_channels=(5,)),
+        dict(type='AttentionMultiHeadClsHead', num_attentions=1),
         dict(type='AttentionMultiHeadClsHead'),
-        dict(type='AttentionMultiHeadClsHead', num_attentions=2),
     ],
     ids=lambda cfg: '-'.join(map(str, cfg.values())),
 )
