@@ -15,6 +15,8 @@ def evaluate_half(rank, folder):
     result = evaluator.evaluate(NUM_SAMPLES)
     with open(f'{folder}/{rank}.pkl', 'wb') as file:
         pickle.dump(result, file)
+    # Torch 2.6 deadlocks where a thread of gloo still holds a tensor while the group is destroyed.
+    dist.barrier()
     dist.destroy_process_group()
 
 
