@@ -158,7 +158,7 @@ def epoch_times(
         dataset = loop.dataloader.dataset
         rows = np.arange(length)
         inputs = torch.cat([dataset.reader.gather(part)[0] for part in np.array_split(rows, 20)])
-        targets = torch.stack([dataset._sample(row).gt_score for row in rows.tolist()])
+        targets = dataset.targets.float()
         own = copy.deepcopy(runner.model.head).train()
         optimizer = torch.optim.SGD(own.parameters(), lr=0.01, momentum=0.9)
         loops['the same head and loss, bare'] = lambda: bare_epoch(
@@ -195,9 +195,8 @@ def print_profile(profiler: cProfile.Profile) -> None:
     """Share of an epoch that each part takes."""
     parts = {
         'features from the store': ('chunks.py', 'gather'),
-        'data samples': ('dataset.py', '_sample'),
         'the rest of the batch': ('dataset.py', '__getitems__'),
-        'head and loss, forward': ('image.py', 'loss'),
+        'head and loss, forward': ('frozen_backbone.py', 'loss'),
         'backward': ('optimizer_wrapper.py', 'backward'),
         'optimizer': ('optimizer_wrapper.py', 'step'),
         "MMEngine's hooks": ('runner.py', 'call_hook'),
@@ -209,7 +208,7 @@ def print_profile(profiler: cProfile.Profile) -> None:
             if file.endswith(wanted_file) and name == wanted_name:
                 seconds[part] = max(cumulative, seconds.get(part, 0.0))
     whole = seconds.pop('all')
-    seconds['the rest of the batch'] -= seconds['features from the store'] + seconds['data samples']
+    seconds['the rest of the batch'] -= seconds['features from the store']
     seconds['rest of MMEngine and of the loader'] = whole - sum(seconds.values())
     show(
         'Where an epoch goes (under the profiler)',

@@ -242,8 +242,8 @@ def test_samples_are_made_when_they_are_asked_for_and_once_in_a_batch(
 ):
     loaders = run(make_cfg(images, tmp_path / 'a'))
     for dataset in (loaders.train_dataloader.dataset, loaders.val_dataloader.dataset):
-        made, original = [], dataset._sample
-        monkeypatch.setattr(dataset, '_sample', lambda row: made.append(row) or original(row))  # noqa: B023
+        made, original = [], dataset.sample
+        monkeypatch.setattr(dataset, 'sample', lambda row: made.append(row) or original(row))  # noqa: B023
         one, other = (dataset.__getitems__([2, 5, 7])['data_samples'] for _ in range(2))
         assert (len(one), made) == (3, [])
         assert one[1] is one[-2]
@@ -260,7 +260,7 @@ def test_samples_are_made_when_they_are_asked_for_and_once_in_a_batch(
 
 
 def test_training_makes_no_data_samples(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(FeatureDataset, '_sample', None)
+    monkeypatch.setattr(FeatureDataset, 'sample', None)
     for head in HEADS:
         cfg = make_cfg(images, tmp_path / head, **with_head(head))
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
