@@ -365,7 +365,8 @@ def image_folds(dataset: FeatureDataset, cache, runner: Runner) -> Tensor:
             info = dataset.get_data_info(index)
             known = {name: value for name, value in info.items() if name not in left_out}
             text = json.dumps(describe(known, hashes), sort_keys=True)
-            folds.append(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % NUM_FOLDS)
+            digest = hashlib.sha256(text.encode()).digest()
+            folds.append(int.from_bytes(digest[:8], 'big') % NUM_FOLDS)
         hashes.save()
     except UndescribableError as error:
         runner.logger.warning(
