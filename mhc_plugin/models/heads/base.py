@@ -179,7 +179,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             ValueError: If number, shape or channels do not fit.
         """
         check_argument(
-            isinstance(feats, tuple | list),
+            isinstance(feats, (tuple, list)),
             'feats',
             'to be a tuple of features, one per stage',
             type(feats).__name__,
