@@ -19,9 +19,13 @@ from mhc_plugin.cli.records import files_hash, write_record
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    tables = commands.add_parser('tables', help='constant rows, repeats, sums that miss 100')
+    tables = commands.add_parser(
+        'tables', help='constant rows, repeats, sums that miss 100', allow_abbrev=False
+    )
     tables.set_defaults(main=print_tables)
-    voc = commands.add_parser('voc', help='which ten classes of VOC fit the constant rows')
+    voc = commands.add_parser(
+        'voc', help='which ten classes of VOC fit the constant rows', allow_abbrev=False
+    )
     voc.add_argument(
         'labels',
         nargs='+',

@@ -211,7 +211,7 @@ def filled(page: Path, results: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
     changed = []

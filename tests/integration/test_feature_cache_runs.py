@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mhc_plugin import apis
-from mhc_plugin.features.store import FeatureStore
+from mhc_plugin.features.store import FeatureStore, files, manifest
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / 'tools'
@@ -116,8 +116,11 @@ def test_killed_at_a_write_and_in_training(train, state_dict, tmp_path):
             os.remove(path)
 
 
-def test_checkpoint_of_the_cache_tests_on_images(train, config_file, run, tmp_path):
+def test_checkpoint_of_the_cache_tests_on_images(train, config_file, run, tmp_path, monkeypatch):
     work_dir = train('cached', '--storage', 'fp32')
+    # Loading the config imports `small_chunks`, whose changes must end with this test.
+    for module, name in ((files, 'write_file'), (manifest, 'MIN_CHUNK_ROWS')):
+        monkeypatch.setattr(module, name, getattr(module, name))
     cfg = apis.load_config(config_file, dict(experiment_name='test'))
     on_images = apis.test(cfg, work_dir / 'epoch_3.pth', work_dir=tmp_path / 'test')
     cfg.test_cfg = dict(

@@ -9,6 +9,7 @@ from tiny_configs import tiny_cfg  # noqa: F401
 
 from mhc_plugin.apis import train
 from mhc_plugin.engine.loops.optimum_loop import row_targets
+from mhc_plugin.features.store import FeatureStore
 from mhc_plugin.utils.batch import Features
 
 LINEAR = {
@@ -164,7 +165,7 @@ def test_what_is_not_convex_is_refused_before_anything_is_stored(cfg, tmp_path, 
     cfg.model.head.update(head)
     with pytest.raises(ValueError, match=reason):
         run(cfg, tmp_path)
-    assert not (tmp_path / 'cache').exists()
+    assert not FeatureStore(tmp_path / 'cache').entries()
 
 
 @pytest.mark.parametrize('decay', ['best', 0.0, [1.0, 2.0]])
