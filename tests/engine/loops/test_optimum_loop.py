@@ -36,6 +36,8 @@ def cfg(tiny_cfg, tmp_path):  # noqa: F811
     tiny_cfg.val_cfg = tiny_cfg.val_dataloader = tiny_cfg.val_evaluator = None
     tiny_cfg.train_dataloader.dataset.length = 24
     tiny_cfg.work_dir = str(tmp_path / 'work')
+    # Runs of one name within a second share a logger, and its file.
+    tiny_cfg.experiment_name = tmp_path.name
     return tiny_cfg
 
 
