@@ -38,10 +38,12 @@ class SampleTable(Sequence):
             return self.take(np.arange(len(self))[item])
         row = range(len(self))[item]
         labels = self.labels.row(row)
+        # Of thousands of classes most are unknown: they stay an array.
         sample = dict(
             img_path=self.path(row),
             gt_label=np.flatnonzero(labels == 1).tolist(),
-            unknown_label=np.flatnonzero(labels == -1).tolist(),
+            unknown_label=np.flatnonzero(labels == -1),
+            gt_score=labels.astype(np.float32),
         )
         if self.boxes is not None:
             corners, classes, difficult = self.boxes.of(row)

@@ -136,6 +136,12 @@ class SubsetMixin(MultiLabelTargets, ABC):
             )
         return chosen
 
+    def labelled_info(self, idx: int) -> dict:
+        """Annotation of one image, which the table makes anew: it needs no deep copy."""
+        self.full_init()
+        row = range(len(self))[idx]
+        return dict(self.data_list[row], sample_idx=row)
+
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes present in one image."""
         self.full_init()
