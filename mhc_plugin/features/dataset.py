@@ -93,7 +93,7 @@ class FeatureDataset(Dataset):
         if targets is not None:
             # One row per image, or, where the pipeline makes labels, per image and view.
             index = torch.from_numpy(indices if len(targets) == len(self) else rows)
-            targets = targets[index.to(targets.device)]
+            targets = targets.index_select(0, index.to(targets.device))
         samples = DataSamples(rows, self.sample, targets)
         return dict(inputs=Features(self.reader.gather(rows)), data_samples=samples)
 

@@ -11,8 +11,8 @@ class KnownPairs:
     """Targets ``(N, num_classes)``, of which only the known pairs of an image and a class are kept.
 
     All other targets are unknown, -1. A pair takes 3 bytes (7 with soft values) and an image 8,
-    where the matrix takes a byte (4) for each image and class. It is indexed by images, moved and
-    pinned as the matrix is.
+    where the matrix takes a byte (4) for each image and class. Images are chosen, moved and pinned
+    as rows of the matrix are.
 
     Args:
         offsets (Tensor): int64 ``(N + 1,)``; image i has the pairs ``offsets[i]:offsets[i + 1]``.
@@ -88,8 +88,8 @@ class KnownPairs:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, images: Tensor) -> 'KnownPairs':
-        """The chosen images, int64 ``(n,)``, in their order."""
+    def index_select(self, dim: int, images: Tensor) -> 'KnownPairs':
+        """The chosen images, int64 ``(n,)``, in their order; ``dim`` is 0."""
         starts = self.offsets[images]
         lengths = self.offsets[images + 1] - starts
         offsets = F.pad(lengths.cumsum(0), (1, 0))

@@ -151,6 +151,8 @@ def made_config(
     )
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    # One at the end: those of every epoch would take as long as the epochs.
+    cfg.default_hooks.checkpoint.interval = epochs
     cfg.work_dir = work_dir
     cfg.log_level = 'WARNING'
     return cfg

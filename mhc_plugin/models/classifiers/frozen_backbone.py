@@ -156,10 +156,8 @@ class FrozenBackboneClassifier(ImageClassifier):
             return self.head.loss(feats, data_samples)
         # As the head does once it has put targets together.
         cls_score, loss_module = self.head(feats), self.head.loss_module
-        if isinstance(targets, KnownPairs) and not getattr(loss_module, 'takes_known_pairs', False):
-            targets = targets.dense()
-        if isinstance(targets, Tensor):
-            targets = targets.float()
+        if not getattr(loss_module, 'takes_compact_targets', False):
+            targets = (targets.dense() if isinstance(targets, KnownPairs) else targets).float()
         return dict(loss=loss_module(cls_score, targets, avg_factor=len(cls_score)))
 
 
