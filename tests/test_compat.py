@@ -34,7 +34,7 @@ class TestHistoryBuffer:
         for i in range(200):
             buffer.update(i / 3, i % 4)
             values.append((i / 3, i % 4))
-            seen.append((buffer.data[0], list(zip(*values))[0][-max_length:]))
+            seen.append((buffer.data[0], [v for v, _ in values][-max_length:]))
             if i == 150:
                 buffer = pickle.loads(pickle.dumps(buffer))
         log, count = zip(*values)

@@ -84,6 +84,10 @@ def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Te
     kept = [packs_labels_of_info(encoded) for encoded in reader.distinct_samples()]
     number = len(dataset) if all(kept) else reader.layout.num_rows
 
+    table = getattr(dataset, 'label_table', None)
+    if table is not None and table.num_classes == num_classes and _takes_all_scores(reader):
+        return _from_label_table(table)
+
     def targets(rows: Sequence[int]) -> Tensor:
         return _targets(dataset, reader, rows, num_classes)
 
@@ -102,6 +106,25 @@ def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Te
         table[start : start + len(part)] = part
         start += len(part)
     return table
+
+
+def _takes_all_scores(reader: EntryReader) -> bool:
+    return all('gt_score' in encoded['data_of_info'] for encoded in reader.distinct_samples())
+
+
+def _from_label_table(table: Any) -> Tensor | KnownPairs:
+    """The same of a dataset's own table, ``LabelTable``, whose arrays are taken as they are."""
+    if table.fill == -1 and not (table.values == -1).any():
+        arrays = (table.offsets, table.classes, table.values)
+        pairs = KnownPairs(*map(torch.from_numpy, arrays), table.num_classes)
+        if pairs.num_bytes < len(table) * table.num_classes:
+            return pairs
+    matrix = torch.empty(len(table), table.num_classes, dtype=torch.int8)
+    at_once = max(TARGET_VALUES // table.num_classes, 1)
+    for start in range(0, len(table), at_once):
+        stop = min(start + at_once, len(table))
+        matrix[start:stop] = torch.from_numpy(table.part(start, stop).dense())
+    return matrix
 
 
 def _targets(

@@ -50,7 +50,7 @@ def link_images(folder: Path, length: int) -> None:
         path = f'{folder}/{i:08d}.jpg'
         if i % IMAGES_OF_A_FILE == 0:
             first = path
-            Path(path).write_bytes(np.random.RandomState(i).bytes(20_000))
+            Path(path).write_bytes(np.random.RandomState(i).bytes(1000))
         else:
             os.link(first, path)
 

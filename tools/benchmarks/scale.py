@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from mmengine.runner import Runner
 from rich.table import Table
 
 import mhc_plugin.features.loader as loader_module
-from mhc_plugin.features.store import ChunkBuffer, write_chunk
+from mhc_plugin.cli.stored_features import entries_table, entry_report
+from mhc_plugin.features.store import ChunkBuffer, FeatureStore, write_chunk
 
 from .made_features import link_images, made_config
 from .timing import print_table
@@ -54,44 +56,42 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     link_images(folder / 'images', max(*args.images, args.most_images))
     rows = {length: growth(folder, length) for length in args.images}
     show(
-        '256 channels, 10 classes, batch 128; seconds from a built runner to the first iteration',
+        '256 channels, 10 classes, batch 128; us and seconds, in brackets those of the processor',
         [
             'images',
             'us an image in an epoch',
-            'first start',
-            'start, all bytes read',
+            'first start, all bytes read',
             'start, --trust-mtime',
             'MiB beside features',
         ],
         [
             [
                 f'{length:,}',
-                f'{row["us"]:.1f}',
-                f'{row["first"]:.1f}',
-                f'{row["read"]:.1f}',
-                f'{row["trusted"]:.1f}',
+                *(both(row[name]) for name in ('us', 'first', 'trusted')),
                 f'{row["mib"]:.0f}',
             ]
             for length, row in rows.items()
         ],
     )
     show(
-        '`tools/feature_cache.py` over the entries of these',
+        '`tools/feature_cache.py` over the entries of these, once it has started',
         ['command', 'seconds'],
-        [[name, f'{seconds:.1f}'] for name, seconds in tool_times(folder / 'cache').items()],
+        [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
     )
     table = []
     for classes, channels in EQUAL_WORK.items():
         found = run_apart(
             folder, 'classes', length=10_000, channels=channels, classes=classes, known=10, epochs=9
         )
-        table.append([str(classes), str(channels), f'{us_of(found):.1f}', found['targets']])
+        table.append([str(classes), str(channels), both(us_of(found)), found['targets']])
     show(
         '10,000 images with 10 known labels, as many multiplications',
         ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
         table,
     )
-    found = run_apart(folder, 'open_images', length=args.most_images, mapped=True, **OPEN_IMAGES)
+    found = run_apart(
+        folder, 'cache', length=args.most_images, trust_mtime=True, mapped=True, **OPEN_IMAGES
+    )
     show(
         "As OpenImages: labels of 601 classes, 8 known of an image; features stay in the store's "
         'files',
@@ -115,25 +115,26 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         plot(rows, Path(args.plot))
 
 
-def growth(folder: Path, length: int) -> dict[str, float]:
-    """A first run that stores features and trains, and two later starts."""
+def growth(folder: Path, length: int) -> dict[str, Any]:
+    """A first run that stores features and trains, and a later start."""
     setting = dict(length=length, **SHARED)
     epochs = 2 + min(8, 200_000 // length)
     first = run_apart(folder, 'cache', epochs=epochs, **setting)
-    read = run_apart(folder, 'cache', mapped=True, **setting)
     trusted = run_apart(folder, 'cache', trust_mtime=True, mapped=True, **setting)
     return dict(
-        us=us_of(first),
-        first=first['start'],
-        read=read['start'],
-        trusted=trusted['start'],
-        mib=trusted['peak_mib'],
+        us=us_of(first), first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib']
     )
 
 
-def us_of(found: dict) -> float:
-    """Microseconds an image: the median of all epochs but the first."""
-    return 1e6 * statistics.median(found['epochs'][1:]) / found['length']
+def us_of(found: dict) -> tuple[float, float]:
+    """Microseconds an image, as :class:`Clocks`: the median of all epochs but the first."""
+    return tuple(
+        1e6 * statistics.median(times) / found['length'] for times in zip(*found['epochs'][1:])
+    )
+
+
+def both(seconds: Sequence[float]) -> str:
+    return f'{seconds[0]:.1f} ({seconds[1]:.1f})'
 
 
 def run_apart(folder: Path, cache: str, **setting) -> dict:
@@ -171,9 +172,9 @@ def run(
         runner = Runner.from_cfg(cfg)
         loop = runner._train_loop = runner.build_train_loop(runner._train_loop)
         result = dict(length=length)
-        start = time.perf_counter()
+        clocks = Clocks()
         loop.use_features('train', training=True)
-        result['start'] = time.perf_counter() - start - FILLING[0]
+        result['start'] = clocks.seconds()
         targets = loop.dataloader.dataset.targets
         is_matrix = isinstance(targets, torch.Tensor)
         result['targets'] = 'matrix' if is_matrix else 'known pairs'
@@ -188,12 +189,24 @@ def run(
     return result
 
 
-FILLING = [0.0]
+class Clocks:
+    """Seconds of the wall and of the processor since it was made, without those of filling."""
+
+    filling = 0.0, 0.0
+
+    def __init__(self) -> None:
+        Clocks.filling = 0.0, 0.0
+        self._start = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> tuple[float, float]:
+        now = time.perf_counter(), time.process_time()
+        wall, processor = (n - s - f for n, s, f in zip(now, self._start, self.filling))
+        return wall, processor
 
 
 def fill_with_noise(entry, plan, layout, chunks: Sequence[int], *args) -> None:
     """In the place of the backbone: features of noise; the time that it takes is kept."""
-    start, rng = time.perf_counter(), np.random.RandomState(0)
+    clocks, rng = Clocks(), np.random.RandomState(0)
     sample = dict(
         metainfo={},
         metainfo_of_info=['img_path', 'sample_idx'],
@@ -205,7 +218,7 @@ def fill_with_noise(entry, plan, layout, chunks: Sequence[int], *args) -> None:
         features = rng.rand(len(chunk.rows), *layout.shapes[0]).astype(np.float32)
         chunk.append([torch.from_numpy(features)], [sample] * len(chunk.rows))
         write_chunk(entry, chunk)
-    FILLING[0] = time.perf_counter() - start
+    Clocks.filling = clocks.seconds()
 
 
 class PeakMemory:
@@ -235,15 +248,15 @@ def _anonymous_mib() -> float:
     return int(next(x for x in lines if x.startswith('RssAnon')).split()[1]) / 1024
 
 
-def time_epochs(runner: Runner) -> list[float]:
+def time_epochs(runner: Runner) -> list[tuple[float, float]]:
     """Train; seconds of every epoch, through all of MMEngine."""
     loop, times = runner.train_loop, []
     run_epoch = loop.run_epoch
 
     def timed() -> None:
-        start = time.perf_counter()
+        clocks = Clocks()
         run_epoch()
-        times.append(time.perf_counter() - start)
+        times.append(clocks.seconds())
 
     loop.run_epoch = timed
     runner.train()
@@ -274,20 +287,21 @@ def save_and_resume(runner: Runner, cfg) -> list[str]:
         f'{saved:.1f}',
         f'{path.stat().st_size / 2**20:.0f}',
         f'{resumed:.1f}',
-        'equal' if is_equal and other.epoch == runner.epoch else 'differ',
+        'equal' if is_equal else 'differ',
     ]
 
 
 def tool_times(cache_dir: Path) -> dict[str, float]:
-    """Seconds of the tool that looks after stored features, its start included."""
-    tool = Path(sys.argv[0]).with_name('feature_cache.py')
-    key = next(path.name for path in cache_dir.iterdir() if len(path.name) == 32)
-    times = {}
-    for words in (['list'], ['info', key]):
-        command = [sys.executable, tool, *words, '--cache-dir', cache_dir]
+    """Seconds of the tool that looks after stored features, once it has started."""
+    store, times = FeatureStore(cache_dir), {}
+    largest = max(store.entries(), key=lambda entry: entry.layout().num_samples)
+    for name, call in {
+        'list': lambda: entries_table(store),
+        'info': lambda: entry_report(store.find(largest.key)),
+    }.items():
         start = time.perf_counter()
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        times[words[0]] = time.perf_counter() - start
+        call()
+        times[name] = time.perf_counter() - start
     return times
 
 
@@ -300,8 +314,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     print_table(table)
 
 
-def plot(rows: dict[int, dict[str, float]], path: Path) -> None:
-    """Curves of growth, both axes logarithmic but the time of an image."""
+def plot(rows: dict[int, dict[str, Any]], path: Path) -> None:
+    """Curves of growth, of processor time: it depends less on what else runs."""
     import matplotlib
 
     matplotlib.use('svg')
@@ -310,13 +324,14 @@ def plot(rows: dict[int, dict[str, float]], path: Path) -> None:
     matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'font.size': 8})
     figure, axes = pyplot.subplots(1, 3, figsize=(7.2, 2.1), layout='constrained')
     curves = (
-        ('us an image in an epoch', {'us': ''}),
-        ('seconds to start', {'read': 'all bytes read', 'trusted': '--trust-mtime'}),
+        ('processor us an image in an epoch', {'us': ''}),
+        ('processor seconds to start', {'first': 'all bytes read', 'trusted': '--trust-mtime'}),
         ('MiB beside features', {'mib': ''}),
     )
     for axis, (title, names) in zip(axes, curves):
         for name, label in names.items():
-            axis.plot(list(rows), [row[name] for row in rows.values()], 'o-', ms=3, label=label)
+            values = [row[name] if name == 'mib' else row[name][1] for row in rows.values()]
+            axis.plot(list(rows), values, 'o-', ms=3, label=label)
         axis.set(title=title, xlabel='images', xscale='log')
         if 'us' in names:
             axis.set_ylim(0)
