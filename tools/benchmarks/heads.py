@@ -211,7 +211,7 @@ def sizes(args: argparse.Namespace, x: Tensor) -> list[list[str]]:
         # Slow ones take no part in all rounds.
         slow = {n for n in calls if before[n][1] * args.rounds > ENOUGH_SECONDS}
         times = medians({n: c for n, c in calls.items() if n not in slow}, args.rounds)
-        times |= medians({n: calls[n] for n in slow}, 3, warmup=1)
+        times |= medians({n: calls[n] for n in slow}, min(3, args.rounds), warmup=0)
         for name, seconds in times.items():
             mib = before[name][2]
             before[name] = num_classes, seconds, mib
