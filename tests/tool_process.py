@@ -1,5 +1,6 @@
 """Tools in processes of their own, forked from one that has imported what takes seconds."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -62,6 +63,7 @@ class ToolProcess:
 
 
 def _run(command, cwd, env, out, err):
+    gc.freeze()
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.environ.clear()

@@ -115,14 +115,6 @@ def test_unreadable_images_are_reported_and_the_rest_goes_on(inferencer, paths, 
     assert inferencer('missing.png')[0]['error']
 
 
-@pytest.fixture
-def only_new_garbage():
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures('only_new_garbage')
 def test_results_come_one_by_one_and_nothing_of_them_is_kept(inferencer, paths):
     read, alive, maps = [], [], []
     pipeline = inferencer.pipeline
