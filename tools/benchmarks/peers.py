@@ -5,28 +5,23 @@ what it measured in the work directory and is not repeated: a command that was s
 """
 
 import argparse
-import hashlib
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS, METRICS, MODELS
+from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import mhc_plugin.apis  # noqa: F401 (before `analysis`)
 from mhc_plugin.analysis.road import road
 from mhc_plugin.analysis.swap_test import SwappedSplices
-from mhc_plugin.apis import load_config
 from mhc_plugin.cli.records import data_hash
-from mhc_plugin.datasets import SplicedDataset
 from mhc_plugin.functional.average_precision import average_precision, resampled_mean_ap
 from mhc_plugin.functional.localisation import completeness
 from mhc_plugin.functional.swap import logit_std, swap_effects
@@ -34,6 +29,7 @@ from mhc_plugin.functional.topk import label_scores, topk_counts
 from mhc_plugin.models.layers import normalize_maps
 from mhc_plugin.utils.seeding import seeded
 
+from .peer_data import Data, Part
 from .peer_heads import PEERS, Peer
 from .timing import medians, print_table
 
@@ -41,47 +37,6 @@ BATCH = 128
 RESAMPLES = 1000
 # The head that the others are compared with.
 OURS = 'attention'
-
-
-@dataclass
-class Part:
-    """Stored features of a data set.
-
-    Attributes:
-        maps (Tensor): float16 ``(N, C, h, w)``.
-        targets (Tensor): 1, 0 or -1, ``(N, num_classes)``.
-        samples (list[dict]): Cells or boxes of every image.
-    """
-
-    maps: Tensor
-    targets: Tensor
-    samples: list[dict]
-
-
-@torch.no_grad()
-def read_part(model: nn.Module, dataset: Dataset, num_classes: int, path: Path) -> Part:
-    """Features of a data set, from the file where they are kept or from its images."""
-    if path.is_file():
-        return Part(**torch.load(path, weights_only=False))
-    maps, targets, samples = [], [], []
-    for start in range(0, len(dataset), 32):
-        images = []
-        for index in range(start, min(start + 32, len(dataset))):
-            with seeded(0, index, 0):
-                packed = dataset[index]
-            images.append(packed['inputs'])
-            sample = packed['data_samples']
-            target = sample.get('gt_score')
-            if target is None:
-                target = torch.zeros(num_classes).index_fill(0, sample.gt_label, 1)
-            targets.append(target.float())
-            samples.append({k: v for k, v in sample.to_dict().items() if k != 'gt_score'})
-        inputs = model.data_preprocessor(dict(inputs=torch.stack(images)))['inputs']
-        maps.append(model.extract_feat(inputs, stage='backbone')[-1].contiguous().half())
-    part = dict(maps=torch.cat(maps), targets=torch.stack(targets), samples=samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(part, path)
-    return Part(**part)
 
 
 # ---- training and measures
@@ -210,6 +165,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', default='work_dirs/peers', help='of features and results')
     parser.add_argument('--size', type=int, default=112, help='to which maps are resized')
     parser.add_argument('--road-images', type=int, default=0, help='for ROAD, of the first seed')
+    parser.add_argument(
+        '--road-peers',
+        nargs='+',
+        choices=PEERS,
+        default=list(PEERS),
+        metavar='PEER',
+        help='measure it of these alone: it takes longer than all else together',
+    )
     parser.add_argument('--min-labels', type=int, help="change the data set's `min_labels`")
     parser.add_argument('--train-split', help="change the data set's `split`")
     parser.add_argument('--test-splits', nargs='+', help='test on these; ROAD is of the first')
@@ -220,48 +183,13 @@ def main(args: argparse.Namespace) -> dict:
         return run(args)
 
 
-class Data:
-    """Data sets, their stored features, and the frozen classifier that made them."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        cfg = load_config(args.config)
-        own = dict(train=dict(cfg.train_dataloader.dataset))
-        if args.train_split is not None:
-            own['train']['split'] = args.train_split
-        for split in args.test_splits or ['test']:
-            own[split] = dict(cfg.test_dataloader.dataset)
-            if args.test_splits:
-                own[split]['split'] = split
-        if args.min_labels is not None:
-            for dataset in own.values():
-                dataset['min_labels'] = args.min_labels
-        self.tests = list(own)[1:]
-        preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
-        self.model = MODELS.build(dict(cfg.model, data_preprocessor=preprocessor))
-        self.model.init_weights()
-        self.model.eval()
-        self.sets: dict[str, Dataset] = {name: DATASETS.build(d) for name, d in own.items()}
-        self.num_classes = len(self.sets['train'].metainfo['classes'])
-        self.swaps = None
-        if isinstance(self.sets[self.tests[0]], SplicedDataset):
-            self.swaps = SwappedSplices(self.sets[self.tests[0]])
-        text = repr((own, cfg.model.backbone, preprocessor))
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        self.folder = Path(args.work_dir) / f'{Path(args.config).stem}-{digest}'
-        parts = dict(self.sets) if self.swaps is None else dict(self.sets, swapped=self.swaps)
-        self.parts = {
-            name: read_part(self.model, dataset, self.num_classes, self.folder / f'{name}.pt')
-            for name, dataset in parts.items()
-        }
-
-
 def run(args: argparse.Namespace) -> dict:
     data = Data(args)
     runs: dict[str, list[dict]] = {}
     for name in args.peers:
         for seed in args.seeds[:1] if name in args.few_seeds else args.seeds:
             runs.setdefault(name, []).append(run_of(data, name, seed, args))
-            if seed == args.seeds[0] and args.road_images:
+            if seed == args.seeds[0] and args.road_images and name in args.road_peers:
                 add_road(data, name, seed, runs[name][0], args.road_images)
     cost = costs(args.peers, data.parts['train'], data.num_classes)
     for test in data.tests:
@@ -344,12 +272,17 @@ COLUMNS = ('mAP', 'top-4', 'GridPG', 'EnergyPG', 'Pointing', 'Swap', 'ROAD', 'co
 def table(args: argparse.Namespace, data: Data, test: str, runs: dict, costs: dict) -> Table:
     """Means and standard deviations over seeds; the best of every column in bold."""
     first = next(iter(runs))
-    title = (
-        f'{Path(args.config).stem.rsplit("_", 1)[-1]}, {len(data.sets["train"]):,} of train, '
-        f'{len(data.sets[test]):,} of {test}'
-    )
     scores = {name: [run['scores'][test] for run in own] for name, own in runs.items()}
     columns = [c for c in COLUMNS if any(c in run for own in scores.values() for run in own)]
+    title = (
+        f'{Path(args.config).stem.rsplit("_", 1)[-1]}, {len(data.sets["train"]):,} of train, '
+        f'{len(data.sets[test]):,} of {test}, seeds {", ".join(map(str, args.seeds))}'
+    )
+    few = [name for name in runs if name in args.few_seeds]
+    if few:
+        title += f'; of {", ".join(few)} the first alone, since they take longest'
+    if 'ROAD' in columns:
+        title += f'; ROAD of some heads on {args.road_images} images, since it takes longest'
     result = Table('head', title=title)
     for column in (*columns, f'mAP below {OURS}', 'parameters', 'MFLOPs', 'epoch'):
         result.add_column(column, justify='right')
