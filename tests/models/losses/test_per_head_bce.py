@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mhc_plugin.models.losses import PerHeadBCELoss
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 
 def reference(logits, target, loss_weight=1.0, pos_weight=1.0, head_reduction='sum'):
@@ -325,6 +326,8 @@ def train_half(rank, folder):
     half = slice(rank * HALF, (rank + 1) * HALF)
     criterion = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0, 4.0], log_per_class=True)
     loss = criterion(model(inputs[half]), target[half])
+    of_pairs = criterion(model(inputs[half]), KnownPairs.from_dense(target[half]))
+    torch.testing.assert_close(of_pairs, loss)
     loss.backward()
     scalars = MessageHub.get_current_instance().log_scalars
     torch.save(
