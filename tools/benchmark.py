@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     start = time.perf_counter()
-    args.main(args)
+    # Seeds and data, where a benchmark has any.
+    told = args.main(args) or {}
     if args.record:
         tables = [
             dict(
@@ -60,7 +61,7 @@ def main() -> None:
             )
             for table in timing.SHOWN
         ]
-        write_record(args.record, tables, seconds=time.perf_counter() - start)
+        write_record(args.record, tables, seconds=time.perf_counter() - start, **told)
 
 
 if __name__ == '__main__':

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from tool_process import spawn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -342,7 +342,7 @@ def train_half(rank, folder):
 
 
 def test_two_processes_give_the_gradient_of_the_global_mean(tmp_path, message_hub):
-    mp.spawn(train_half, (str(tmp_path),), nprocs=2)
+    spawn(train_half, (str(tmp_path),), 2)
     halves = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
 
     model, inputs, target = distributed_case()
