@@ -314,7 +314,7 @@ def plot(rows: dict[int, dict[str, Any]], path: Path) -> None:
     matplotlib.use('svg')
     from matplotlib import pyplot
 
-    matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'font.size': 8})
+    matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'svg.fonttype': 'none', 'font.size': 8})
     figure, axes = pyplot.subplots(1, 3, figsize=(7.2, 2.1), layout='constrained')
     curves = (
         ('processor us an image in an epoch', {'us': ''}),
