@@ -7,6 +7,7 @@ python tools/reproduce.py --tables 1 2 --seeds 0 1 2
 
 import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     add('--reductions', nargs='+', choices=('sum', 'mean'), default=['sum'])
     add('--seeds', type=int, nargs='+', default=[0])
     add('--backbone-weights', metavar='PATH|none', help='in the place of the published ones')
+    add('--images', type=int, help='training images of a set at most, half as many of its test')
     add('--cfg-options', nargs='+', action=DictAction, default={}, help='of all configs')
     add('--smoke', action='store_true', help='a few images and epochs, to see that all runs')
     add('--dry-run', action='store_true', help='print the plan, and run nothing')
@@ -62,6 +64,7 @@ def main() -> None:
                 reductions=args.reductions,
                 backbone_weights=args.backbone_weights,
                 smoke=args.smoke,
+                images=args.images,
                 common=args.cfg_options,
             )
         ]
@@ -72,8 +75,12 @@ def main() -> None:
         if args.dry_run:
             print_plan(missing, cache_dir)
             return
-        run_all(missing, work_dir, cache_dir)
-        write_report(cells, args, work_dir)
+        # Who ends it gets a report of what is there.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            run_all(missing, work_dir, cache_dir)
+        finally:
+            write_report(cells, args, work_dir)
 
 
 def print_plan(cells: list[Cell], cache_dir: str | Path) -> None:
@@ -99,7 +106,7 @@ def run_all(missing: list[Cell], work_dir: Path, cache_dir: str | Path) -> None:
     def run(cells: list[Cell]) -> dict[Cell, str | None]:
         begun, first = time.perf_counter(), cells[0]
         found = reproduce.run_pass(cells, work_dir / 'runs', dict(cache_dir=str(cache_dir)))
-        key = (first.dataset, first.smoke, first.common)
+        key = (first.dataset, first.smoke, first.images, first.common)
         if key not in hashes:
             hashes[key] = data_hash(dataset_with_test_pipeline(first.config(), 'val'))
         for cell, own in found.items():

@@ -48,7 +48,7 @@ ABLATIONS = {
 SCHEDULES = {'paper': None, 'short': 30, 'optimum': 1}
 LINEAR_HEADS = ('baseline', 'multifc')
 REDUCTION = 'model.head.loss.head_reduction'
-SMOKE = {'epochs': 2, 'train': 64, 'test': 32}
+SMOKE = {'epochs': 2, 'images': 64}
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Cell:
         options (tuple[tuple[str, float | str], ...]): Settings that differ from the config's.
         backbone_weights (str, optional): Of :func:`~mhc_plugin.apis.train`.
         smoke (bool): A few images and epochs, to see that everything runs.
+        images (int, optional): Training images at most, and half as many of the test images; None
+            means all.
         common (tuple[tuple[str, Any], ...]): Settings that differ from the config's in all cells.
     """
 
@@ -73,6 +75,7 @@ class Cell:
     options: tuple[tuple[str, float | str], ...] = ()
     backbone_weights: str | None = None
     smoke: bool = False
+    images: int | None = None
     common: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -82,7 +85,8 @@ class Cell:
         parts += [f'{key.rpartition(".")[2]}{value}' for key, value in self.options + self.common]
         if self.backbone_weights is not None:
             parts.append('random' if self.backbone_weights == 'none' else 'weights')
-        return '_'.join([*parts, *['smoke'] * self.smoke, f'seed{self.seed}'])
+        parts += [f'images{self.images}'] * (self.images is not None) + ['smoke'] * self.smoke
+        return '_'.join([*parts, f'seed{self.seed}'])
 
     def config(self) -> Config:
         """The config that is trained: validated on the test data at the end."""
@@ -94,11 +98,12 @@ class Cell:
         cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=epochs)
         cfg.default_hooks.logger.interval = 1000
-        if self.smoke:
+        images = SMOKE['images'] if self.smoke else self.images
+        if images is not None:
             for part in ('train', 'val', 'test'):
                 dataset = cfg[f'{part}_dataloader'].dataset
                 key = 'length' if 'length' in dataset else 'max_images'
-                dataset[key] = SMOKE['train' if part == 'train' else 'test']
+                dataset[key] = min(dataset[key], images if part == 'train' else images // 2)
         return cfg
 
     @property
@@ -128,6 +133,7 @@ def plan(
     reductions: Sequence[str] = ('sum',),
     backbone_weights: str | None = None,
     smoke: bool = False,
+    images: int | None = None,
     common: dict[str, Any] = {},
 ) -> list[Cell]:
     """List what has to be trained for some of the paper's tables; each cell once.
@@ -139,12 +145,12 @@ def plan(
         seeds (Sequence[int]): The seeds.
         datasets (Sequence[str], optional): Data sets to keep. Defaults to None: all.
         schedule (str): ``'paper'``: as long as the paper trains; ``'short'``: 30 epochs;
-            ``'optimum'``: linear heads solved for, whose only ablation is Table 7's. Defaults to
-            ``'short'``.
+            ``'optimum'``: linear heads solved for, without ablations. Defaults to ``'short'``.
         reductions (Sequence[str]): Of the loss over heads, ``'sum'`` and ``'mean'``, in Tables 1 to
             4. Defaults to ``'sum'`` alone.
         backbone_weights (str, optional): Of :func:`~mhc_plugin.apis.train`. Defaults to None.
         smoke (bool): A few images and epochs. Defaults to False.
+        images (int, optional): Of :class:`Cell`. Defaults to None.
         common (dict[str, Any]): Options of all configs. Defaults to none.
 
     Raises:
@@ -153,9 +159,8 @@ def plan(
     cells = {}
 
     def add(head: str, dataset: str, options: tuple[tuple[str, float | str], ...] = ()) -> None:
-        if schedule == 'optimum' and (
-            head not in LINEAR_HEADS or any('loss_weight' not in key for key, _ in options)
-        ):
+        # It has neither a learning rate nor batches, and lambda is a factor on the weight decay.
+        if schedule == 'optimum' and (head not in LINEAR_HEADS or options):
             return
         if head in heads and dataset in (datasets or DATASETS.values()):
             for backbone in backbones:
@@ -164,7 +169,9 @@ def plan(
                     cells[replace(cell, **everywhere)] = None
 
     settings = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in common.items())
-    everywhere = dict(backbone_weights=backbone_weights, smoke=smoke, common=settings)
+    everywhere = dict(
+        backbone_weights=backbone_weights, smoke=smoke, images=images, common=settings
+    )
     for table in tables:
         if table in DATASETS:
             for head in heads:
@@ -220,7 +227,7 @@ def estimate(cell: Cell) -> Cost:
     """Estimate a cell by one batch of images through its backbone, and one step of its head."""
     cfg = cell.config()
     batch_size = cfg.train_dataloader.batch_size
-    number = _sizes(cell.dataset, cell.smoke, cell.common)
+    number = _sizes(cell.dataset, cell.smoke, cell.images, cell.common)
     shape, per_image, per_step = _speeds(cell.backbone, cell.head, cell.dataset)
     features = (cell.backbone, cell.dataset, cell.backbone_weights)
     # The training images are augmented anew with every seed.
@@ -233,9 +240,10 @@ def estimate(cell: Cell) -> Cost:
 
 
 @cache
-def _sizes(dataset: str, smoke: bool, common: tuple) -> tuple[int, int]:
+def _sizes(dataset: str, smoke: bool, images: int | None, common: tuple) -> tuple[int, int]:
     """Images of training and test."""
-    cfg = Cell('efficientnet-lite0', 'multifc', dataset, smoke=smoke, common=common).config()
+    options = dict(smoke=smoke, images=images, common=common)
+    cfg = Cell('efficientnet-lite0', 'multifc', dataset, **options).config()
     return tuple(len(dataset_with_test_pipeline(cfg, part)) for part in ('train', 'test'))
 
 
@@ -330,7 +338,7 @@ def random_backbone(backbone: str, seed: int, folder: Path) -> Path:
     if not path.is_file():
         cfg = Cell(backbone, 'multifc', 'combined0').config()
         replace_pretrained(cfg, 'none')
-        with seeded(seed):
+        with seeded(seed), quiet():
             module = MODELS.build(cfg.model.backbone)
             module.init_weights()
         folder.mkdir(parents=True, exist_ok=True)

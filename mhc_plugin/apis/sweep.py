@@ -31,7 +31,7 @@ class SweepRun:
         seed (int, optional): The seed; None is the config's.
         metrics (dict[str, float]): What validation gave at the end; empty with an error.
         losses (list[float]): The mean loss of every epoch.
-        checkpoint (Path, optional): The checkpoint; beside it, ``config.py`` holds its config.
+        checkpoint (Path, optional): The checkpoint; beside it, ``config.json`` holds its config.
         error (str, optional): Why its training ended early.
     """
 
@@ -139,7 +139,7 @@ def train_together(
 
     Args:
         cfgs (dict[str, Config]): The configs, by the names of their folders.
-        work_dir (str | PathLike): Folder of the log; ``<work_dir>/<name>`` gets ``config.py`` and
+        work_dir (str | PathLike): Folder of the log; ``<work_dir>/<name>`` gets ``config.json`` and
             the checkpoint.
         seed, backbone_weights, feature_cache, small_checkpoints, verbose: See
             :func:`~mhc_plugin.apis.train`.
@@ -160,7 +160,7 @@ def train_together(
             )
         folder = Path(work_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
-        cfg.dump(folder / 'config.py')
+        cfg.dump(folder / 'config.json')
     cfg = copy.deepcopy(first)
     # Names of runs tell logs apart, and begin with the config's.
     stem = cfg.get('experiment_name') or (Path(cfg.filename).stem if cfg.filename else 'sweep')

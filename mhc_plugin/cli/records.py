@@ -122,7 +122,10 @@ def write_record(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    # Whole or not at all: a run that is ended while it writes is begun again.
+    part = path.with_suffix('.part')
+    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    part.replace(path)
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:

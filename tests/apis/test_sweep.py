@@ -79,7 +79,7 @@ def test_what_shapes_the_data_gets_a_pass_of_its_own(cfg, cache, tmp_path):
     assert len(folders) == 8
     assert all(len(run.losses) == 2 and run.error is None for run in found)
     # Its config is beside a checkpoint.
-    own = load_config(found[1].checkpoint.parent / 'config.py')
+    own = load_config(found[1].checkpoint.parent / 'config.json')
     assert own.optim_wrapper.optimizer.lr == 0.01
     assert own.train_dataloader.batch_size == 4
 
