@@ -182,11 +182,15 @@ def plan(
                 add(head_of(row), row['dataset'], options_of(table, row))
         else:
             raise ValueError(f'Expected tables of 1 to 7, but got {table}.')
-    # Cells that share features follow one another, those of maps first, which can be pooled.
-    return sorted(
-        cells,
-        key=lambda c: (c.backbone, c.dataset, c.seed, c.head in LINEAR_HEADS, heads.index(c.head)),
-    )
+
+    def order(cell: Cell) -> tuple:
+        # Cells that share features follow one another, those of maps first, which can be pooled;
+        # other batch sizes last.
+        late = any(not is_free(key) for key, _ in cell.options)
+        linear = cell.head in LINEAR_HEADS
+        return late, cell.backbone, cell.dataset, cell.seed, linear, heads.index(cell.head)
+
+    return sorted(cells, key=order)
 
 
 def reduction_option(reduction: str) -> tuple[tuple[str, str], ...]:
@@ -319,17 +323,26 @@ def run_pass(
         by_cell = {cell: heads[cell.name] for cell in cells}
         found = {c: dict(error=own.error, checkpoint=own.checkpoint) for c, own in by_cell.items()}
         scores = {cell: (own.metrics, own.losses) for cell, own in by_cell.items()}
-    dataset = dataset_with_test_pipeline(configs[first], 'val')
-    targets = np.array([_target(dataset, i) for i in range(len(dataset))])
+    prevalence = _prevalence(first.dataset, first.smoke, first.images, first.common)
     for cell, (metrics, losses) in scores.items():
         found[cell]['scores'] = dict(
             settings=cell.settings,
             metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
             loss=losses,
-            prevalence=[float((t == 1).sum() / max((t >= 0).sum(), 1)) for t in targets.T],
-            images=len(dataset),
+            **prevalence,
         )
     return found
+
+
+@cache
+def _prevalence(dataset: str, smoke: bool, images: int | None, common: tuple) -> dict[str, Any]:
+    """``images`` of the test data, and ``prevalence``: the share of them that have each class."""
+    options = dict(smoke=smoke, images=images, common=common)
+    cfg = Cell('efficientnet-lite0', 'multifc', dataset, **options).config()
+    data = dataset_with_test_pipeline(cfg, 'val')
+    targets = np.array([_target(data, i) for i in range(len(data))])
+    shares = [float((t == 1).sum() / max((t >= 0).sum(), 1)) for t in targets.T]
+    return dict(images=len(data), prevalence=shares)
 
 
 def random_backbone(backbone: str, seed: int, folder: Path) -> Path:

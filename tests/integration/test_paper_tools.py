@@ -68,6 +68,7 @@ def test_reproduce_goes_on_where_it_was_interrupted(tool, tmp_path, monkeypatch,
         return cfg
 
     monkeypatch.setattr(reproduce.Cell, 'config', config)
+    monkeypatch.setattr(reproduce, '_prevalence', reproduce._prevalence.__wrapped__)
     run_pass, ran = reproduce.run_pass, []
 
     def interrupted(cells, *args):
