@@ -9,13 +9,11 @@ share one pass over the features.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import DictAction
-from rich.console import Console
 from rich.table import Table
 
 from mhc_plugin.apis import SweepRun, load_config, sweep, train
@@ -23,6 +21,7 @@ from mhc_plugin.apis.caching import add_cache_arguments, cache_options
 from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, parse_args
 from mhc_plugin.cli.records import data_hash, summarise, write_record
 from mhc_plugin.datasets.images import dataset_with_test_pipeline
+from mhc_plugin.utils.logs import table_text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,9 +90,7 @@ def run(args: argparse.Namespace) -> None:
         )
         for options in settings
     ]
-    Console(width=max(120, os.get_terminal_size().columns if os.isatty(1) else 0)).print(
-        table_of(rows)
-    )
+    print(table_text(table_of(rows)), end='')
     print(f'Checkpoint and config of every setting: {work_dir}/<pass>/<setting>/')
     if args.record:
         dataset = (

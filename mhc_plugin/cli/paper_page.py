@@ -93,17 +93,17 @@ def curves_svg(found: Sequence[dict[str, Any]]) -> str:
     return _svg(figure)
 
 
-def learning_rate_svg(sweeps: Sequence[dict[str, Any]]) -> str:
+def learning_rate_svg(records: Sequence[dict[str, Any]]) -> str:
     """mAP over the learning rate, for the sum and the mean over classes of the losses.
 
     Args:
-        sweeps (Sequence[dict]): What tools/sweep.py records of each config; ``lr`` and
-            ``head_reduction`` are varied.
+        records (Sequence[dict]): Of tools/sweep.py, one a config; ``lr`` and ``head_reduction`` are
+            varied.
     """
     figure = Figure(figsize=(9, 3.5), layout='constrained')
     FigureCanvasSVG(figure)
     plots = figure.subplots(1, 2, sharey=True)
-    for own, marker in zip(sweeps, 'ox'):
+    for own, marker in zip((record['scores'] for record in records), 'ox'):
         curves = {}
         for row in own['settings']:
             options = {key.rpartition('.')[2]: value for key, value in row['options'].items()}
