@@ -111,7 +111,7 @@ def printed(
             if heads is not None:
                 found = {row['head']: row for row in rows}
                 rows = [found[head] for head in heads]
-            if len(record['scores']) > 1 and columns is None:
+            if table['title'] and columns is None:
                 parts.append(f'{table["title"]}:')
             parts.append(
                 markdown(own, [[BOLD.sub(r'**\1**', row[c]) for c in own] for row in rows])

@@ -76,6 +76,7 @@ class Peer:
         weight_decay (float): Of the weights, not of biases and scales.
         epochs (int): Cosine annealing ends with them.
         bfloat16 (bool): Whether products in training are in bfloat16.
+        sight (bool): Whether its maps are measured; a gradient per class and image may be too dear.
     """
 
     head: dict | type
@@ -83,6 +84,7 @@ class Peer:
     weight_decay: float = 0.0
     epochs: int = 30
     bfloat16: bool = False
+    sight: bool = True
 
     def build(self, num_classes: int, in_channels: int, seed: int) -> nn.Module:
         options = dict(num_classes=num_classes, in_channels=in_channels)
@@ -127,7 +129,7 @@ PEERS = {
     'MultiConv, by root': Peer(
         dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03, bfloat16=True
     ),
-    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 10, bfloat16=True),
+    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 10, True, sight=False),
     'attention, one': Peer(
         dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03
     ),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_int
 
-from ..layers import FusedLinear, normalize_maps, signed_root, view_of
+from ..layers import FusedLinear, mean_over_positions, normalize_maps, signed_root, view_of
 from .base import BaseMultiHeadClsHead, resize_to_largest
 
 
@@ -160,7 +160,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         for i, (x, attention, linear) in enumerate(zip(feats, self.attentions, self.linears)):
             # What has been normalised is this head's own.
             x = F.dropout2d(x, self.dropout, self.training, inplace=self.normalize is not None)
-            mean = x.mean((2, 3))
+            mean = mean_over_positions(x)
             added = attention(x)
             logits = logits + self._spread(added.sum(2) + linear(signed_root(mean)), i)
             if with_maps:

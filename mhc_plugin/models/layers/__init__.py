@@ -2,7 +2,15 @@
 
 from .conv_stage import NORMS, FusedConvStage
 from .fused import FusedConv2d, FusedLinear, view_of
-from .pooling import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps, signed_root
+from .pooling import (
+    NORMALIZATIONS,
+    POOLS,
+    GlobalPool,
+    NormalizeMaps,
+    mean_over_positions,
+    normalize_maps,
+    signed_root,
+)
 
 __all__ = [
     'NORMALIZATIONS',
@@ -13,6 +21,7 @@ __all__ = [
     'FusedLinear',
     'GlobalPool',
     'NormalizeMaps',
+    'mean_over_positions',
     'normalize_maps',
     'signed_root',
     'view_of',
