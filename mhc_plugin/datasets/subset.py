@@ -139,7 +139,8 @@ class SubsetMixin(MultiLabelTargets, ABC):
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes present in one image."""
         self.full_init()
-        return self.data_list.labels.positives(range(len(self))[idx]).tolist()
+        positives = self.data_list.labels.positives(range(len(self))[idx])
+        return positives.tolist() if self.keep_classes is None else self.renumbered(positives)
 
     def pipeline_input(self, idx: int) -> dict:
         """What the pipeline is given; boxes enter only those that keep the whole image."""

@@ -40,8 +40,9 @@ class MultiLabelTargets:
 
     Args:
         *args, **kwargs: Arguments of the dataset.
-        keep_classes (Sequence[str], optional): Give the labels of these classes alone, in the
-            order of the dataset's. Images are the same. Defaults to None, which means all.
+        keep_classes (Sequence[str], optional): Give labels and boxes of these classes alone,
+            numbered in the order of the dataset's; a cell of another class is -1. Images are the
+            same. Defaults to None, which means all.
 
     Raises:
         ValueError: If there is no such class.
@@ -62,6 +63,8 @@ class MultiLabelTargets:
             )
         self.keep_classes = [name for name in classes if name in set(keep_classes)]
         self._kept = [classes.index(name) for name in self.keep_classes]
+        self._new_index = np.full(len(classes), -1)
+        self._new_index[self._kept] = np.arange(len(self._kept))
 
     @property
     def metainfo(self) -> dict:
@@ -111,11 +114,22 @@ class MultiLabelTargets:
             len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
         )
         if self.keep_classes is not None:
-            score = info['gt_score'][self._kept]
-            info['gt_score'], info['gt_label'] = score, np.flatnonzero(score == 1).tolist()
-            if 'unknown_label' in info:
-                info['unknown_label'] = np.flatnonzero(score == UNKNOWN).tolist()
+            info['gt_score'] = info['gt_score'][self._kept]
+            for name in ('gt_label', 'unknown_label'):
+                if name in info:
+                    info[name] = self.renumbered(info[name])
+            if 'gt_bboxes_labels' in info:
+                labels = self._new_index[info['gt_bboxes_labels']]
+                for name in ('gt_bboxes', 'gt_bbox_difficult'):
+                    info[name] = info[name][labels >= 0]
+                info['gt_bboxes_labels'] = labels[labels >= 0]
+            if 'gt_cells' in info:
+                info['gt_cells'] = self._new_index[np.asarray(info['gt_cells'])].tolist()
         return info
+
+    def renumbered(self, labels: Sequence[int]) -> list[int]:
+        """Of indices of the dataset's classes those that are kept, as they are numbered then."""
+        return [index for index in self._new_index[np.asarray(labels, int)].tolist() if index >= 0]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes of one image, the positives only, as ``ClassBalancedDataset`` asks for."""

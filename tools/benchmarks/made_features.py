@@ -1,7 +1,10 @@
 """Noise and a backbone of one layer, so that features of any shape are stored fast."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -9,10 +12,11 @@ from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from torch import Tensor, nn
 
 from mhc_plugin.apis import load_config
+from mhc_plugin.datasets.targets import MultiLabelTargets
 
 
 @DATASETS.register_module()
-class Noise(BaseDataset):
+class Noise(MultiLabelTargets, BaseDataset):
     """Images of seeded noise, each with some of the classes."""
 
     def __init__(self, length: int, size: int, num_classes: int, **kwargs) -> None:
@@ -29,7 +33,7 @@ class Noise(BaseDataset):
         images = rng.randint(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
         scores = (rng.rand(self.length, self.num_classes) < 0.3).astype(np.float32)
         return [
-            dict(img=image, gt_score=score, gt_label=score.nonzero()[0])
+            dict(img=image, gt_label=score.nonzero()[0].tolist())
             for image, score in zip(images, scores)
         ]
 
@@ -44,18 +48,29 @@ class AsItIs:
 
 @MODELS.register_module()
 class OneLayer(BaseBackbone):
-    """A 1 x 1 convolution to the wanted number of channels."""
+    """A 1 x 1 convolution to the wanted number of channels, for every stage half as large."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int | Sequence[int]) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(3, channels, 1)
+        widths = [channels] if isinstance(channels, int) else channels
+        self.layers = nn.ModuleList(nn.Conv2d(3, width, 1) for width in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (torch.relu(self.layer(x)),)
+        stages = []
+        for layer in self.layers:
+            stages.append(torch.relu(layer(x)))
+            x = F.avg_pool2d(x, 2, ceil_mode=True)
+        return tuple(stages)
 
 
 def made_config(
-    head: str, channels: int, size: int, length: int, epochs: int, work_dir: str, cache_dir: str
+    head: str,
+    channels: int | Sequence[int],
+    size: int,
+    length: int,
+    epochs: int,
+    work_dir: str,
+    cache_dir: str,
 ) -> Config:
     """Config of a training on ``length`` features ``(channels, size, size)`` of noise."""
     cfg = load_config('efficientnet-lite0_multifc_combined0')

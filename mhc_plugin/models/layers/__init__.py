@@ -1,8 +1,17 @@
 """Fused per-head primitives: linear, convolution, pools, normalised maps."""
 
 from .conv_stage import NORMS, FusedConvStage
-from .fused import FusedConv2d, FusedLinear, view_of
-from .pooling import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps, signed_root
+from .fused import FusedConv2d, FusedLinear, to_channels_last, view_of
+from .pooling import (
+    NORMALIZATIONS,
+    POOLS,
+    GlobalPool,
+    NormalizeMaps,
+    normalize_maps,
+    resize_to_largest,
+    side_by_side,
+    signed_root,
+)
 
 __all__ = [
     'NORMALIZATIONS',
@@ -14,6 +23,9 @@ __all__ = [
     'GlobalPool',
     'NormalizeMaps',
     'normalize_maps',
+    'resize_to_largest',
+    'side_by_side',
     'signed_root',
+    'to_channels_last',
     'view_of',
 ]

@@ -141,7 +141,7 @@ class FusedLinear(FusedLayer):
         """
         weight = self.weight.flatten(0, 1)[..., None, None].to(maps.dtype)
         groups = 1 if self.shared else len(self.in_sizes)
-        return F.conv2d(_to_channels_last(self.gather(maps)), weight, groups=groups)
+        return F.conv2d(to_channels_last(self.gather(maps)), weight, groups=groups)
 
 
 class FusedConv2d(FusedLayer):
@@ -207,7 +207,7 @@ class FusedConv2d(FusedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Run all heads: ``(N, total, h, w)`` to ``(N, num_heads * out_width, h, w)``."""
         return F.conv2d(
-            _to_channels_last(self.gather(x)),
+            to_channels_last(self.gather(x)),
             self.weight,
             self.bias,
             padding=self.kernel_size // 2,
@@ -220,7 +220,9 @@ def view_of(parameter: nn.Parameter, index) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[index], requires_grad=parameter.requires_grad)
 
 
-def _to_channels_last(x: Tensor) -> Tensor:
-    # On CPU grouped convolutions are several times faster in this format. On GPU the format of the
-    # input is kept.
+def to_channels_last(x: Tensor) -> Tensor:
+    """Maps in the format in which grouped convolutions are several times faster on CPU.
+
+    On GPU the format of the input is kept.
+    """
     return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)

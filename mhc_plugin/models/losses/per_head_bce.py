@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mhc_plugin.functional.checks import check_argument, check_choice
 
 VALUES = 'to hold 1, 0, -1 (unknown) or soft values in [0, 1]'
+# Four of the longest vectors: what sums over rows take at a time.
+COLUMNS = 64
 
 
 @MODELS.register_module()
@@ -122,17 +124,10 @@ class PerHeadBCELoss(nn.Module):
         # float16 and bfloat16 would lose what a sum over a batch needs, under autocast too.
         logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
         target = target.to(logits.dtype)
-        known = target >= 0
-        terms = F.binary_cross_entropy_with_logits(
-            logits,
-            target.clamp(min=0),
-            pos_weight=self._per_class(self.pos_weight, logits),
-            reduction='none',
-        )
         if weight is not None:
-            terms = terms * weight.to(terms).reshape(len(terms), -1)
-        sums = torch.where(known, terms, 0.0).sum(0)
-        counts = known.sum(0).to(sums.dtype)
+            weight = weight.to(logits).reshape(len(logits), -1).expand_as(logits)
+        sums = self._sums(logits, target, weight)
+        counts = (target >= 0).sum(0).to(sums.dtype)
 
         # Both do nothing in a single process. Gradients are averaged over processes, so each hands
         # in as many times its share as there are processes.
@@ -143,6 +138,32 @@ class PerHeadBCELoss(nn.Module):
 
         loss = (per_class * self._per_class(self.loss_weight, logits)).sum()
         return loss / cls_score.shape[1] if self.head_reduction == 'mean' else loss
+
+    def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """The sum of every class over its known targets, ``(num_classes,)``."""
+        num_classes = logits.shape[1]
+        # Processors take numbers in vectors and those that are left over one by one, with other
+        # last bits. In columns of whole vectors a class is the same in any company.
+        width = num_classes if logits.is_cuda else COLUMNS
+
+        def columns(x: Tensor, value: float) -> list[Tensor]:
+            filled = F.pad(x, (0, -num_classes % width), value=value)
+            return [part.contiguous() for part in filled.split(width, -1)]
+
+        parts, targets = columns(logits, 0.0), columns(target, -1.0)
+        pos_weights = [self._per_class(self.pos_weight, logits)] * len(parts)
+        if self.pos_weight is not None and self.pos_weight.ndim == 1:
+            pos_weights = columns(pos_weights[0], 1.0)
+        weights = [None] * len(parts) if weight is None else columns(weight, 0.0)
+        sums = []
+        for logits, target, pos_weight, weight in zip(parts, targets, pos_weights, weights):
+            terms = F.binary_cross_entropy_with_logits(
+                logits, target.clamp(min=0), pos_weight=pos_weight, reduction='none'
+            )
+            if weight is not None:
+                terms = terms * weight
+            sums.append(torch.where(target >= 0, terms, 0.0).sum(0))
+        return torch.cat(sums)[:num_classes]
 
     @staticmethod
     def _per_class(weights: Tensor | None, like: Tensor) -> Tensor | None:
