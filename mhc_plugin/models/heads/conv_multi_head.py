@@ -119,7 +119,7 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         """Two share a read of the maps, where what is computed does not depend on the place."""
         whole_vectors = self.conv_channels is not None and self.conv_channels % 16 == 0
         exact = (self.act_cfg or {}).get('type') in (None, 'ReLU', 'LeakyReLU')
-        head_by_head = self.dropout == 0 or len(self.stages) == 1
+        head_by_head = self.dropout == 0 or self.connection != 'stages'
         return 2 if whole_vectors and exact and self.pool != 'lse' and head_by_head else 1
 
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
