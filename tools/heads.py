@@ -12,7 +12,7 @@ from mhc_plugin.apis import (
     remove_head,
     verify_heads,
 )
-from mhc_plugin.apis.heads import head_paths
+from mhc_plugin.apis.head_files import head_paths
 from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, parse_args
 
 

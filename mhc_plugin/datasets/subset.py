@@ -140,7 +140,16 @@ class SubsetMixin(MultiLabelTargets, ABC):
         """Classes present in one image."""
         self.full_init()
         positives = self.data_list.labels.positives(range(len(self))[idx])
-        return positives.tolist() if self.keep_classes is None else self.renumbered(positives)
+        if self.keep_classes is None:
+            return positives.tolist()
+        return [index for index in self.renumbered(positives).tolist() if index >= 0]
+
+    def image_info(self, idx: int) -> dict:
+        """See :class:`MultiLabelTargets`; packed boxes are those of the kept classes."""
+        info = super().image_info(idx)
+        if self.keep_classes is not None and keeps_whole_image(self.pipeline.transforms):
+            info['keep_classes'] = list(self.keep_classes)
+        return info
 
     def pipeline_input(self, idx: int) -> dict:
         """What the pipeline is given; boxes enter only those that keep the whole image."""

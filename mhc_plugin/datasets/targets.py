@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from .annotation_files import AnnotationError
 from .class_lists import read_class_list
@@ -63,8 +64,6 @@ class MultiLabelTargets:
             )
         self.keep_classes = [name for name in classes if name in set(keep_classes)]
         self._kept = [classes.index(name) for name in self.keep_classes]
-        self._new_index = np.full(len(classes), -1)
-        self._new_index[self._kept] = np.arange(len(self._kept))
 
     @property
     def metainfo(self) -> dict:
@@ -102,6 +101,17 @@ class MultiLabelTargets:
         """What the pipeline is given of one sample."""
         return self.get_data_info(idx)
 
+    def image_info(self, idx: int) -> dict:
+        """Annotation of one image with the labels of all classes, whichever are kept.
+
+        What is computed from the image alone follows from it, such as stored features.
+        """
+        info = super().get_data_info(idx)
+        info['gt_score'] = target_scores(
+            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
+        )
+        return info
+
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one image.
 
@@ -109,27 +119,28 @@ class MultiLabelTargets:
             dict: With ``gt_label``, the positives, list[int], and ``gt_score``, float32
             ``(num_classes,)`` of 1, 0 and -1.
         """
-        info = super().get_data_info(idx)
-        info['gt_score'] = target_scores(
-            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
-        )
-        if self.keep_classes is not None:
-            info['gt_score'] = info['gt_score'][self._kept]
-            for name in ('gt_label', 'unknown_label'):
-                if name in info:
-                    info[name] = self.renumbered(info[name])
-            if 'gt_bboxes_labels' in info:
-                labels = self._new_index[info['gt_bboxes_labels']]
-                for name in ('gt_bboxes', 'gt_bbox_difficult'):
-                    info[name] = info[name][labels >= 0]
-                info['gt_bboxes_labels'] = labels[labels >= 0]
-            if 'gt_cells' in info:
-                info['gt_cells'] = self._new_index[np.asarray(info['gt_cells'])].tolist()
+        info = self.image_info(idx)
+        if self.keep_classes is None:
+            return info
+        info['gt_score'] = info['gt_score'][self._kept]
+        for name in ('gt_label', 'unknown_label'):
+            if name in info:
+                info[name] = self.renumbered(info[name]).tolist()
+                info[name] = [index for index in info[name] if index >= 0]
+        if 'gt_bboxes_labels' in info:
+            labels = self.renumbered(info['gt_bboxes_labels'])
+            for name in ('gt_bboxes', 'gt_bbox_difficult'):
+                info[name] = info[name][labels >= 0]
+            info['gt_bboxes_labels'] = labels[labels >= 0]
+        if 'gt_cells' in info:
+            info['gt_cells'] = torch.from_numpy(self.renumbered(info['gt_cells']))
         return info
 
-    def renumbered(self, labels: Sequence[int]) -> list[int]:
-        """Of indices of the dataset's classes those that are kept, as they are numbered then."""
-        return [index for index in self._new_index[np.asarray(labels, int)].tolist() if index >= 0]
+    def renumbered(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices of all classes as those of the kept ones, -1 for others."""
+        new = np.full(len(self._metainfo['classes']), -1)
+        new[self._kept] = np.arange(len(self._kept))
+        return new[np.asarray(labels, int)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes of one image, the positives only, as ``ClassBalancedDataset`` asks for."""

@@ -91,8 +91,9 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
     """Describe a dataset: its samples, by the content of their images, and its pipeline.
 
     Everything that ``get_data_info`` gives counts, whatever a transform may read: every file by its
-    bytes wherever its path stands, arrays, boxes, cells; not the index. Datasets inside, of a
-    wrapper for example, are described as well. Files are read by several threads.
+    bytes wherever its path stands, arrays, boxes, cells; not the index. Where a dataset gives labels
+    of some of its classes alone, that is ``image_info``. Datasets inside, of a wrapper for example,
+    are described as well. Files are read by several threads.
 
     Args:
         dataset (Sequence): An object with ``get_data_info(index)`` and a length.
@@ -101,11 +102,12 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
             to False, since they change no pixel.
     """
     left_out = INDEX_KEYS if with_labels else INDEX_KEYS | LABEL_KEYS
+    info_of = getattr(dataset, 'image_info', dataset.get_data_info)
 
     def described() -> Iterator[dict]:
         ahead = _Describer(hashes.submit)
         for index in range(len(dataset)):
-            info = dataset.get_data_info(index)
+            info = info_of(index)
             yield ahead.describe({k: v for k, v in info.items() if k not in left_out})
 
     digest, waiting = hashlib.sha256(), deque()

@@ -59,7 +59,8 @@ def config_of(head: str, optimizer: str, seed: int, folder: Path) -> Config:
         kind['head_stages'] = [draw.choice([[0], [1], [0, 1]]) for _ in range(10)]
     cfg.model.head = kind
     cfg.train_dataloader.batch_size = 33
-    cfg.test_dataloader = cfg.train_dataloader
+    cfg.test_dataloader, cfg.test_cfg = cfg.train_dataloader, dict()
+    cfg.test_evaluator = [dict(type='MultiLabelMeanAP')]
     cfg.optim_wrapper = dict(optimizer=OPTIMIZERS[optimizer])
     cfg.randomness = dict(seed=seed)
     torch.manual_seed(seed)
