@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.models.heads import MultiLabelLinearClsHead
 from mmpretrain.registry import DATASETS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mhc_plugin.features.description import describe_dataset
@@ -224,10 +225,11 @@ def _training_data(cfg: Config) -> dict[str, str]:
     }
 
 
-def _score(info: dict, num_classes: int) -> Tensor:
-    if 'gt_score' in info:
-        return torch.as_tensor(info['gt_score'], dtype=torch.float32)
-    return torch.zeros(num_classes).index_fill(0, torch.as_tensor(info['gt_label']), 1.0)
+def _score(sample: dict | DataSample, num_classes: int) -> Tensor:
+    score = sample.get('gt_score')
+    if score is not None:
+        return torch.as_tensor(score, dtype=torch.float32)
+    return torch.zeros(num_classes).index_fill(0, torch.as_tensor(sample.get('gt_label')), 1.0)
 
 
 # ---- files as a model

@@ -91,9 +91,9 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
     """Describe a dataset: its samples, by the content of their images, and its pipeline.
 
     Everything that ``get_data_info`` gives counts, whatever a transform may read: every file by its
-    bytes wherever its path stands, arrays, boxes, cells; not the index. Where a dataset gives labels
-    of some of its classes alone, that is ``image_info``. Datasets inside, of a wrapper for example,
-    are described as well. Files are read by several threads.
+    bytes wherever its path stands, arrays, boxes, cells; not the index. Where a dataset gives the
+    labels of some of its classes alone, that is ``image_info``. Datasets inside, of a wrapper for
+    example, are described as well. Files are read by several threads.
 
     Args:
         dataset (Sequence): An object with ``get_data_info(index)`` and a length.
