@@ -43,8 +43,7 @@ def configured_classes(cfg: Config) -> list[str]:
 def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     """Leave of a config the heads, labels and scores of some classes.
 
-    Images stay as they are, so that stored features are shared with all other classes. What keeps
-    a class's head from being what it would be in other company is said in a warning.
+    Images stay as they are, so that stored features are shared with all other classes.
 
     Args:
         cfg (Config): Changed in place.
@@ -80,7 +79,6 @@ def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     for evaluator in ('val_evaluator', 'test_evaluator'):
         if cfg.get(evaluator) is not None:
             cfg[evaluator] = list(_fitting_metrics(cfg[evaluator], len(chosen)))
-    say_what_couples(cfg, chosen)
     return chosen
 
 

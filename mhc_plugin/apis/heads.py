@@ -4,7 +4,7 @@ import copy
 import hashlib
 import inspect
 import json
-import logging
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,17 +13,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
-from mmengine.runner import Runner
 from mmpretrain.models.heads import MultiLabelLinearClsHead
-from mmpretrain.registry import DATASETS
-from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import nn
 
-from mhc_plugin.features.description import describe_dataset
-from mhc_plugin.features.store import FileHashes
-from mhc_plugin.features.versions import UndescribableError
-from mhc_plugin.functional.average_precision import average_precision
 from mhc_plugin.models import BaseMultiHeadClsHead
 from mhc_plugin.models.backbone_weights import load_backbone
 from mhc_plugin.models.heads.separate import JOINT
@@ -33,6 +25,7 @@ from mhc_plugin.utils.tensor_hash import hash_weights
 from .class_choice import configured_classes, say_what_couples, select_classes
 from .config import load_config
 from .environment import replace_pretrained
+from .head_data import hash_training_data, score_heads
 from .head_files import HeadFile, head_paths, read_head, write_card
 from .model import load_model
 from .train import train
@@ -77,11 +70,11 @@ def extract_heads(
     meta = model._dataset_meta or {}
     thresholds = meta.get('thresholds')
     backbone, preprocessing = hash_weights(model.backbone), preprocessing_hash(cfg)
-    labels = _training_data(cfg)
+    labels = hash_training_data(cfg)
     settings, views = head_settings(cfg, model), _views(model)
     say_what_couples(cfg, wanted)
     if scores is None:
-        scores = _test_scores(cfg, model)
+        scores = score_heads(cfg, model, views, names)
     paths = []
     for index, name in enumerate(names):
         if name not in wanted:
@@ -169,67 +162,9 @@ def _views(model: nn.Module) -> list[nn.Module]:
     return views
 
 
-@torch.no_grad()
-def _test_scores(cfg: Config, model: nn.Module) -> dict[str, dict[str, float]]:
-    """For every class its average precision on the test data, in percent; none without data.
-
-    Every head is run by itself, so that its score does not depend on which others there are.
-    """
-    if cfg.get('test_dataloader') is None:
-        return {}
-    try:
-        loader = Runner.build_dataloader(copy.deepcopy(cfg.test_dataloader))
-    except FileNotFoundError as error:
-        print_log(f'The heads get no scores: {error}', 'current', logging.WARNING)
-        return {}
-    views, names = _views(model), _class_names(cfg, model)
-    classes = [str(name) for name in loader.dataset.metainfo['classes']]
-    columns = [classes.index(name) for name in names]
-    logits, targets = [], []
-    for batch in loader:
-        data = model.data_preprocessor(batch)
-        feats = model.extract_feat(data['inputs'])
-        own = feats if isinstance(model.head, BaseMultiHeadClsHead) else feats[-1]
-        logits.append(torch.cat([view.eval()(own) for view in views], 1))
-        scores = [_score(sample, len(classes)) for sample in data['data_samples']]
-        targets.append(torch.stack(scores)[:, columns])
-    target = torch.cat(targets)
-    hard = torch.where(target < 0, -1, (target >= 0.5).to(torch.int8))
-    precision = 100 * average_precision(torch.cat(logits), hard)
-    return {
-        name: {} if value.isnan() else dict(AP=round(value.item(), 2))
-        for name, value in zip(names, precision)
-    }
-
-
 def _class_names(cfg: Config, model: nn.Module) -> list[str]:
     names = (model._dataset_meta or {}).get('classes') or configured_classes(cfg)
     return [str(name) for name in names]
-
-
-def _training_data(cfg: Config) -> dict[str, str]:
-    """For every class, SHA-256 of the training images and of its labels; empty if unknown."""
-    try:
-        dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
-        images = describe_dataset(dataset, FileHashes())
-    except (FileNotFoundError, UndescribableError):
-        return {}
-    classes = dataset.metainfo['classes']
-    scores = torch.stack(
-        [_score(dataset.get_data_info(i), len(classes)) for i in range(len(dataset))]
-    )
-    text = json.dumps(images, sort_keys=True)
-    return {
-        str(name): hashlib.sha256(text.encode() + scores[:, c].numpy().tobytes()).hexdigest()
-        for c, name in enumerate(classes)
-    }
-
-
-def _score(sample: dict | DataSample, num_classes: int) -> Tensor:
-    score = sample.get('gt_score')
-    if score is not None:
-        return torch.as_tensor(score, dtype=torch.float32)
-    return torch.zeros(num_classes).index_fill(0, torch.as_tensor(sample.get('gt_label')), 1.0)
 
 
 # ---- files as a model
@@ -414,5 +349,8 @@ def add_head(
     with tempfile.TemporaryDirectory() as temporary:
         result = train(cfg, work_dir=work_dir or temporary, classes=[class_name], **arguments)
         select_classes(cfg, [class_name])
-        (path,) = extract_heads(cfg, result.checkpoint, folder)
+        # Of one class the mean is its own; on stored features, unlike a test of the checkpoint.
+        score = result.metrics.get('multi-label/mAP', math.nan)
+        scores = {} if math.isnan(score) else {class_name: dict(AP=round(score, 2))}
+        (path,) = extract_heads(cfg, result.checkpoint, folder, scores=scores)
     return path

@@ -24,6 +24,7 @@ from mhc_plugin.apis import (
     remove_head,
     verify_heads,
 )
+from mhc_plugin.apis.class_choice import select_classes
 from mhc_plugin.apis.head_files import FORMAT, KEY, file_name, head_paths
 
 KINDS = {
@@ -263,6 +264,27 @@ def test_remove_and_add_leave_the_others_alone(cfg, folder, tmp_path, monkeypatc
     together = read_head(tmp_path / 'all' / path.name)
     for name, x in read_head(path).tensors.items():
         torch.testing.assert_close(x, together.tensors[name], rtol=1e-5, atol=1e-6)
+
+
+def test_files_of_a_class_are_equal_whoever_was_trained_beside_it(cfg, tmp_path):
+    cfg.model.head.update(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.5)
+    checkpoint(cfg, tmp_path / 'a.pth')  # Whose backbone all of them have.
+    cache = dict(cache_dir=str(tmp_path / 'cache'))
+
+    def files(classes, name):
+        result = mhc_plugin.apis.train(
+            cfg, work_dir=tmp_path / name, feature_cache=cache, no_validate=True, classes=classes
+        )
+        own = copy.deepcopy(cfg)
+        if classes is not None:
+            select_classes(own, classes)
+        return extract_heads(own, result.checkpoint, tmp_path / f'{name} heads', scores={})
+
+    together = {path.name: path.read_bytes() for path in files(None, 'all')}
+    some = files(['2', '7', '9'], 'some')
+    assert [path.read_bytes() for path in some] == [together[path.name] for path in some]
+    # What is stored of the images has served both.
+    assert len(list((tmp_path / 'cache').glob('*/manifest.json'))) == 1
 
 
 def test_unknown_classes_get_a_hint(cfg):

@@ -75,6 +75,7 @@ class ReproducibleEpochHook(Hook):
     """
 
     priority = 'VERY_HIGH'
+    _head: BaseMultiHeadClsHead | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Let heads draw by the names of their classes, before the runner draws first weights.
@@ -83,10 +84,9 @@ class ReproducibleEpochHook(Hook):
             runner (Runner): The runner of the training process.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._head = getattr(model, 'head', None)
-        if not isinstance(self._head, BaseMultiHeadClsHead):
-            self._head = None
+        if not isinstance(getattr(model, 'head', None), BaseMultiHeadClsHead):
             return
+        self._head = model.head
         seeds = [runner.seed]
         broadcast_object_list(seeds)
         # A loop may not have built its loader yet.
