@@ -8,6 +8,7 @@ python tools/benchmark.py metrics
 python tools/benchmark.py optimum efficientnet-lite0_multifc_combined0
 python tools/benchmark.py optimum --made 10000 2048 20
 python tools/benchmark.py peers efficientnet-lite0_multifc_combined0
+python tools/benchmark.py scale
 python tools/benchmark.py separate --draws 50
 python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2
 """
@@ -27,6 +28,7 @@ from benchmarks import (
     metrics,
     optimum,
     peers,
+    scale,
     scores,
     separate,
     timing,
@@ -38,7 +40,8 @@ from mhc_plugin.cli.records import write_record
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    for module in (annotations, cache, heads, maps, metrics, optimum, peers, scores, separate):
+    modules = (annotations, cache, heads, maps, metrics, optimum, peers, scale, scores, separate)
+    for module in modules:
         name = module.__name__.rsplit('.', 1)[-1]
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0], allow_abbrev=False)
         module.add_arguments(command)
@@ -50,7 +53,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     start = time.perf_counter()
-    args.main(args)
+    # Seeds and data, where a benchmark has any.
+    told = args.main(args) or {}
     if args.record:
         tables = [
             dict(
@@ -60,7 +64,7 @@ def main() -> None:
             )
             for table in timing.SHOWN
         ]
-        write_record(args.record, tables, seconds=time.perf_counter() - start)
+        write_record(args.record, tables, seconds=time.perf_counter() - start, **told)
 
 
 if __name__ == '__main__':

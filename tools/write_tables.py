@@ -20,6 +20,8 @@ from mhc_plugin.cli.records import read_record
 
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r'(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
+# In the markup of what is printed.
+BOLD = re.compile(r'\[bold\](.*?)\[/\]')
 STALE = ' **Stale**: the code has changed since.'
 HEADS = {
     'baseline': 'baseline',
@@ -88,13 +90,26 @@ def scores(
     return write
 
 
-def printed(name: str) -> Callable[[Path], str]:
-    """The tables that a tool printed, as they are."""
+def printed(
+    name: str, columns: Sequence[str] | None = None, heads: Sequence[str] | None = None
+) -> Callable[[Path], str]:
+    """The tables that a tool printed, as they are, or some columns and heads of the first."""
 
     def write(results: Path) -> str:
         record = read_record(results / f'{name}.json')
-        tables = [markdown(table['columns'], table['rows']) for table in record['scores']]
-        return '\n\n'.join([*tables, source(record)])
+        parts = []
+        for table in record['scores'] if columns is None else record['scores'][:1]:
+            own = columns or table['columns']
+            rows = [dict(zip(table['columns'], row)) for row in table['rows']]
+            if heads is not None:
+                found = {row['head']: row for row in rows}
+                rows = [found[head] for head in heads]
+            if len(record['scores']) > 1 and columns is None:
+                parts.append(f'{table["title"]}:')
+            parts.append(
+                markdown(own, [[BOLD.sub(r'**\1**', row[c]) for c in own] for row in rows])
+            )
+        return '\n\n'.join([*parts, source(record)])
 
     return write
 
@@ -173,11 +188,13 @@ def voc_choices(results: Path) -> str:
 
 
 TABLES = {
-    'combined0': scores(
-        'maps_combined0_sgd',
-        [PRECISION, MEAN_AP, GRID_PG],
-        ('baseline', 'multifc', 'multiconv', 'convfc-wide', 'multiatt'),
+    'combined0': printed(
+        'peers_combined0',
+        ('head', 'mAP', 'top-4', 'GridPG', 'Swap', 'parameters'),
+        ('linear = MultiFC, avg', 'MultiConv', 'ConvFC-160', 'CSRA', 'ML-Decoder', 'attention'),
     ),
+    'peers-combined0': printed('peers_combined0'),
+    'peers-voc': printed('peers_voc'),
     'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
     'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
     'digits': scores('maps_digits', [PRECISION, MEAN_AP, GRID_PG, SWAP]),

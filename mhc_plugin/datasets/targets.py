@@ -101,16 +101,17 @@ class MultiLabelTargets:
         """What the pipeline is given of one sample."""
         return self.get_data_info(idx)
 
-    def image_info(self, idx: int) -> dict:
-        """Annotation of one image with the labels of all classes, whichever are kept.
-
-        What is computed from the image alone follows from it, such as stored features.
-        """
+    def labelled_info(self, idx: int) -> dict:
+        """Annotation of one image, with labels of all classes, whichever are kept."""
         info = super().get_data_info(idx)
         info['gt_score'] = target_scores(
             len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
         )
         return info
+
+    def unlabelled_info(self, idx: int) -> dict:
+        """What stored features of an image depend on: with any labels, whichever are kept."""
+        return self.labelled_info(idx)
 
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one image.
@@ -119,7 +120,7 @@ class MultiLabelTargets:
             dict: With ``gt_label``, the positives, list[int], and ``gt_score``, float32
             ``(num_classes,)`` of 1, 0 and -1.
         """
-        info = self.image_info(idx)
+        info = self.labelled_info(idx)
         if self.keep_classes is None:
             return info
         info['gt_score'] = info['gt_score'][self._kept]

@@ -1,5 +1,6 @@
-"""Hooks, loops, and mixed precision without a GPU."""
+"""Hooks, loops, and what builds or wraps an optimizer."""
 
-from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper as CPUAmpOptimWrapper
 from .hooks import *
 from .loops import *
+from .optim import CPUAmpOptimWrapper as CPUAmpOptimWrapper
+from .optim import TrainedOptimWrapperConstructor as TrainedOptimWrapperConstructor

@@ -87,3 +87,30 @@ def _eleven_points(true_positive: Tensor, predicted: Tensor) -> Tensor:
     tenths = torch.arange(11, device=true_positive.device).unsqueeze(1)
     reached = 10 * true_positive >= tenths * true_positive[-1]
     return torch.where(reached, precision, 0.0).amax(1).mean()
+
+
+def resampled_mean_ap(scores: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Mean average precision where images count several times or not at all, as in a bootstrap.
+
+    Args:
+        scores (Tensor): Scores, ``(N, num_classes)``.
+        target (Tensor): 1, 0 or -1 (unknown), same shape.
+        counts (Tensor): How often every image counts in each of R resamples, ``(R, N)``.
+
+    Returns:
+        Tensor: float64 ``(R,)``, over the classes with a positive in the resample: those of
+        :func:`average_precision` with images repeated. Memory grows with R times N.
+    """
+    check_scores_and_target(scores, target)
+    result = []
+    for score, truth in zip(scores.unbind(1), target.unbind(1)):
+        score, order = score.sort(descending=True)
+        # Unknown ones count nowhere.
+        weight = counts[:, order].double() * (truth[order] != -1)
+        last_of_ties = torch.cat([score[1:] != score[:-1], score.new_ones(1, dtype=torch.bool)])
+        predicted = weight.cumsum(1)[:, last_of_ties]
+        hits = (weight * (truth[order] == 1)).cumsum(1)[:, last_of_ties]
+        gained = hits.diff(dim=1, prepend=torch.zeros_like(hits[:, :1]))
+        area = (gained * hits / predicted.clamp(min=1)).sum(1)
+        result.append(area / hits[:, -1])
+    return torch.stack(result).nanmean(0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
-from mhc_plugin.functional.average_precision import average_precision
+from mhc_plugin.functional.average_precision import average_precision, resampled_mean_ap
 
 
 def scikit_learn(scores, target):
@@ -187,3 +187,14 @@ def test_scores_of_unknown_pairs_change_nothing(case, mode, data):
         average_precision(torch.where(target == -1, other, scores), target, mode),
         average_precision(scores, target, mode),
     )
+
+
+@pytest.mark.parametrize('low', [0, -1])
+@pytest.mark.parametrize('levels', [None, 4])
+def test_resampled_mean_ap_is_that_of_the_images_drawn(levels, low):
+    scores, target = random_case(0, low, levels, shape=(30, 4))
+    drawn = np.random.RandomState(1).randint(30, size=(20, 30))
+    counts = torch.from_numpy(np.stack([np.bincount(row, minlength=30) for row in drawn]))
+    found = resampled_mean_ap(torch.from_numpy(scores), torch.from_numpy(target), counts)
+    expected = [np.nanmean(scikit_learn(scores[row], target[row])) for row in drawn]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-12)

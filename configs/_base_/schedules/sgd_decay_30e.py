@@ -2,6 +2,8 @@
 _base_ = './sgd.py'
 
 optim_wrapper = dict(
+    # MMEngine's own warns of every frozen parameter.
+    constructor='TrainedOptimWrapperConstructor',
     optimizer=dict(weight_decay=0.03),
     paramwise_cfg=dict(
         custom_keys={'bias': dict(decay_mult=0.0), 'sharpness': dict(decay_mult=0.0)}

@@ -118,7 +118,7 @@ class SplicedDataset(MultiLabelTargets, BaseDataset):
             for composite, row in enumerate(labels.tolist())
         ]
 
-    def image_info(self, idx: int) -> dict:
+    def labelled_info(self, idx: int) -> dict:
         """What is known of one composite, with the labels of all classes, whichever are kept.
 
         Returns:
@@ -126,7 +126,7 @@ class SplicedDataset(MultiLabelTargets, BaseDataset):
             ``gt_label`` (list[int]), ``gt_score`` (float32 ``(num_classes,)``), ``gt_cells``
             (long tensor ``(rows, columns)``, the class index in every cell), ``sample_idx``.
         """
-        info = super().image_info(idx)
+        info = super().labelled_info(idx)
         info['gt_cells'] = torch.tensor(info['gt_cells'])
         return info
 

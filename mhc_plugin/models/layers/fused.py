@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pooling import to_channels_last
+
 
 class FusedLayer(nn.Module):
     """What the layers below share: which channels of the input feed which head.
@@ -139,9 +141,13 @@ class FusedLinear(FusedLayer):
         Returns:
             Tensor: ``(N, num_heads * out_width, h, w)``.
         """
-        weight = self.weight.flatten(0, 1)[..., None, None].to(maps.dtype)
+        weight = self.weight.flatten(0, 1).to(maps.dtype)
+        maps = to_channels_last(self.gather(maps))
+        if self.shared and not maps.is_cuda:
+            # One matrix product; a convolution would bring weights and maps in formats of its own.
+            return F.linear(maps.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
         groups = 1 if self.shared else len(self.in_sizes)
-        return F.conv2d(to_channels_last(self.gather(maps)), weight, groups=groups)
+        return F.conv2d(maps, weight[..., None, None], groups=groups)
 
 
 class FusedConv2d(FusedLayer):
@@ -218,11 +224,3 @@ class FusedConv2d(FusedLayer):
 def view_of(parameter: nn.Parameter, index) -> nn.Parameter:
     """A part of a parameter as a parameter of its own, in the same memory."""
     return nn.Parameter(parameter.detach()[index], requires_grad=parameter.requires_grad)
-
-
-def to_channels_last(x: Tensor) -> Tensor:
-    """Maps in the format in which grouped convolutions are several times faster on CPU.
-
-    On GPU the format of the input is kept.
-    """
-    return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
