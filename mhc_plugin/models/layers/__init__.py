@@ -9,7 +9,10 @@ from .pooling import (
     NormalizeMaps,
     mean_over_positions,
     normalize_maps,
+    resize_to_largest,
+    side_by_side,
     signed_root,
+    to_channels_last,
 )
 
 __all__ = [
@@ -23,6 +26,9 @@ __all__ = [
     'NormalizeMaps',
     'mean_over_positions',
     'normalize_maps',
+    'resize_to_largest',
+    'side_by_side',
     'signed_root',
+    'to_channels_last',
     'view_of',
 ]
