@@ -18,6 +18,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 PACKAGE = 'mhc_plugin'
 
@@ -47,6 +50,7 @@ def apply() -> None:
     register_models_by_name()
     remember_config_text()
     keep_unknown_labels_unknown()
+    log_scalars_without_copies()
     tell_directions_of_metrics()
 
 
@@ -290,6 +294,41 @@ def keep_unknown_labels_unknown() -> None:
         return batch_input, score.masked_fill(unknown > 0, -1)
 
     RandomBatchAugment.__call__ = mix_known
+
+
+def log_scalars_without_copies() -> None:
+    """Log a number in time that does not grow with the run.
+
+    Reason: ``HistoryBuffer.update`` of mmengine 0.10.7 copies the whole history, of up to a million
+    numbers, for each of several numbers an iteration. An iteration from the feature cache takes
+    a millisecond, and runs have hundreds of thousands. Can go when MMEngine's keeps room.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    # Beside the buffers, whose attributes go into checkpoints.
+    rooms = WeakKeyDictionary()
+
+    def update(self: Any, log_val: float, count: float = 1) -> None:
+        if not isinstance(log_val, (int, float)) or not isinstance(count, (int, float)):
+            raise TypeError(
+                'Expected arguments `log_val` and `count` to be numbers, but got '
+                f'{type(log_val).__name__} and {type(count).__name__}.'
+            )
+        room, size = rooms.get(self), len(self._log_history)
+        is_full = room is None or self._log_history.base is not room or size == room.shape[1]
+        if is_full or size >= self.max_length:
+            histories = [
+                h[-self.max_length + 1 :] for h in (self._log_history, self._count_history)
+            ]
+            if self.max_length == 1:
+                histories = [h[:0] for h in histories]
+            size = len(histories[0])
+            room = rooms[self] = np.empty((2, max(64, 2 * size)))
+            room[:, :size] = histories
+        room[:, size] = log_val, count
+        self._log_history, self._count_history = room[:, : size + 1]
+
+    HistoryBuffer.update = update
 
 
 def init_process_group(launcher: str, dist_cfg: dict | None = None) -> None:

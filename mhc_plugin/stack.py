@@ -46,7 +46,7 @@ def check_stack() -> None:
             if module == 'cv2' and '.so' in str(error):
                 raise ImportError(
                     f'OpenCV cannot be loaded on this machine: {error}. {HOW_TO_GET_OPENCV}'
-                ) from error
+                ) from None  # It is quoted whole.
             hint = (
                 ' torch and torchvision must come from the same source and fit each other.'
                 if module == 'torchvision'

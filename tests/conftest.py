@@ -1,5 +1,6 @@
 """Fixtures that several rooms share, and how the suite runs: in parallel, one thread each."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if any(item.path.is_relative_to(path) for path in BOUNDS):
             item.add_marker('bounds')
+
+
+def pytest_collection_finish() -> None:
+    # MMEngine collects garbage after every data set that it reads: modules need no look.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

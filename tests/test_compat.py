@@ -27,6 +27,44 @@ from mhc_plugin import compat
 READS_ITS_OWN = hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals')
 
 
+class TestHistoryBuffer:
+    @pytest.mark.parametrize('max_length', [1, 2, 5, 64, 100, 10**6])
+    def test_holds_what_a_list_would(self, max_length):
+        buffer, values, seen = HistoryBuffer([7.0], [2], max_length=max_length), [(7.0, 2)], []
+        for i in range(200):
+            buffer.update(i / 3, i % 4)
+            values.append((i / 3, i % 4))
+            seen.append((buffer.data[0], [v for v, _ in values][-max_length:]))
+            if i == 150:
+                buffer = pickle.loads(pickle.dumps(buffer))
+        log, count = zip(*values)
+        assert buffer.data[0].tolist() == list(log[-max_length:])
+        assert buffer.data[1].tolist() == list(count[-max_length:])
+        assert buffer.current() == log[-1]
+        # What was handed out stays as it was.
+        assert all(got.tolist() == list(expected) for got, expected in seen)
+
+    def test_takes_up_what_others_put_there(self):
+        buffer = HistoryBuffer()
+        for i in range(3):
+            buffer.update(i)
+        buffer._log_history, buffer._count_history = np.array([5.0]), np.array([1])
+        buffer.update(6)
+        assert buffer.data[0].tolist() == [5, 6]
+
+    def test_pickles_only_its_history(self):
+        buffer = HistoryBuffer()
+        for i in range(1000):
+            buffer.update(i)
+        assert set(vars(buffer)) == set(vars(HistoryBuffer()))
+        assert len(pickle.dumps(buffer)) < 2 * 8 * 1000 + 1000
+
+    @pytest.mark.parametrize('given', [('1', 1), (1, None)])
+    def test_takes_numbers_alone(self, given):
+        with pytest.raises(TypeError, match='to be numbers'):
+            HistoryBuffer().update(*given)
+
+
 class TestFindLoader:
     def test_is_given_back_where_python_dropped_it(self, monkeypatch):
         monkeypatch.delattr(pkgutil, 'find_loader', raising=False)

@@ -8,6 +8,7 @@ python tools/benchmark.py metrics
 python tools/benchmark.py optimum efficientnet-lite0_multifc_combined0
 python tools/benchmark.py optimum --made 10000 2048 20
 python tools/benchmark.py peers efficientnet-lite0_multifc_combined0
+python tools/benchmark.py scale
 python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2
 """
 
@@ -18,7 +19,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from benchmarks import annotations, cache, heads, maps, metrics, optimum, peers, scores, timing
+from benchmarks import (
+    annotations,
+    cache,
+    heads,
+    maps,
+    metrics,
+    optimum,
+    peers,
+    scale,
+    scores,
+    timing,
+)
 
 from mhc_plugin.cli.records import write_record
 
@@ -26,7 +38,7 @@ from mhc_plugin.cli.records import write_record
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    for module in (annotations, cache, heads, maps, metrics, optimum, peers, scores):
+    for module in (annotations, cache, heads, maps, metrics, optimum, peers, scale, scores):
         name = module.__name__.rsplit('.', 1)[-1]
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0], allow_abbrev=False)
         module.add_arguments(command)

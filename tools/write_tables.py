@@ -1,6 +1,8 @@
-"""Write the tables of README.md and docs/ from the records in results/.
+"""Write the tables and figures of README.md, RESULTS.md and docs/ from the records in results/.
 
 Between `<!-- table: NAME -->` and `<!-- end -->` of a page stands what the table NAME says below.
+docs/learning-rate.svg and docs/report.html are drawn from the same records, and begin with a hash
+of them.
 
 python tools/write_tables.py           # write them
 python tools/write_tables.py --check   # exit with 1 if a digit differs, or a record is missing
@@ -9,6 +11,8 @@ Records of runs whose code has changed since are named, and marked in the pages.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import sys
@@ -16,7 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mhc_plugin.analysis import paper
-from mhc_plugin.cli.records import read_record
+from mhc_plugin.apis.reproduce import PAPER_HEADS, REDUCTION
+from mhc_plugin.cli.paper_page import learning_rate_svg, results_html
+from mhc_plugin.cli.paper_report import results_markdown, rows_of
+from mhc_plugin.cli.records import read_record, summarise
 
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r'(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
@@ -114,6 +121,62 @@ def printed(
     return write
 
 
+def swept(names: Sequence[str], titles: dict[str, str]) -> Callable[[Path], str]:
+    """A setting of a sweep a row: its values, precision and mAP."""
+
+    def write(results: Path) -> str:
+        rows, records = [], [read_record(results / f'{name}.json') for name in names]
+        columns = [PRECISION, MEAN_AP]
+        for record in records:
+            for own in record['scores']['settings']:
+                options = {key.rpartition('.')[2]: value for key, value in own['options'].items()}
+                row = [record['scores']['config'], *(options.get(key, '') for key in titles)]
+                for _, score, digits, _ in columns:
+                    row.append(shown(own['metrics'].get(score), digits))
+                rows.append(row)
+        # Data sets of one label an image have no top-4 precision.
+        keep = [i for i in range(len(rows[0])) if any(row[i] for row in rows)]
+        header = ['config', *titles.values(), *(title for title, *_ in columns)]
+        table = markdown([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
+        return '\n\n'.join([table, '\n'.join(map(source, records))])
+
+    return write
+
+
+def shown(score: dict | None, digits: int) -> str:
+    if score is None:
+        return ''
+    std = '' if score['std'] is None else f' ± {score["std"]:.{digits}f}'
+    return f'{score["mean"]:.{digits}f}{std}'
+
+
+def all_results(results: Path) -> str:
+    """Every row of the paper's tables beside ours."""
+    record = read_record(results / 'tables.json')
+    own = record['scores']
+    tables = {number: rows_of(number, own['rows']) for number in own['tables']}
+    said = f'{own["trainings"]} of {own["planned"]} trainings: `{record["command"]}`'
+    return '\n\n'.join([source(record), said, results_markdown(tables)])
+
+
+def random_backbones(results: Path) -> str:
+    """Heads on backbones with random weights and on one with trained ones, beside the paper's."""
+    papers = {
+        (row['backbone'], row['model']): row['precision'] for row in paper.paper_tables()['table1']
+    }
+    names = ('random_backbones', 'random_backbones_beside')
+    rows, records = [], [read_record(results / f'{name}.json') for name in names]
+    for own in (own for record in records for own in record['scores']['rows']):
+        reduction = dict(map(tuple, own['options'])).get(REDUCTION, 'sum')
+        said = papers.get((own['backbone'], PAPER_HEADS.get(own['head'])))
+        scores = summarise([dict(zip(own['metrics'], v)) for v in zip(*own['metrics'].values())])
+        values = [shown(scores.get(score), digits) for _, score, digits, _ in (PRECISION, MEAN_AP)]
+        name = [own['backbone'], 'random' if own['random'] else 'ImageNet', HEADS[own['head']]]
+        rows.append([*name, reduction, said or '', *values])
+    header = ['backbone', 'weights', 'head', 'reduction', "paper's precision", 'precision', 'mAP']
+    return '\n\n'.join([markdown(header, rows), '\n'.join(map(source, records))])
+
+
 def papers_tables(results: Path) -> str:
     """Rows of the paper's tables of which something can be said without a run."""
     return markdown(
@@ -201,11 +264,39 @@ TABLES = {
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),
+    'scale': printed('scale'),
     'speed-heads': printed('speed_heads'),
     'speed-maps': printed('speed_maps'),
+    'results': all_results,
+    'random-backbones': random_backbones,
+    'learning-rate': swept(
+        ['learning_rate_baseline', 'learning_rate_multifc'],
+        dict(head_reduction='reduction', lr='learning rate'),
+    ),
+    'schedules': swept(['schedules'], dict(max_epochs='epochs', optimum='optimum')),
     'paper': papers_tables,
     'paper-constant': constant_rows,
     'paper-voc': voc_choices,
+}
+
+
+def report(records: Sequence[dict]) -> str:
+    """RESULTS.md as a page, with curves and cards of the data sets."""
+    (record,) = records
+    own = record['scores']
+    about = [
+        f'Commit {record["commit"]}, {record["date"]}, {record["machine"]}; '
+        f'{own["trainings"]} of {own["planned"]} trainings.',
+        f'Run by {record["command"]}.',
+    ]
+    tables = {number: rows_of(number, own['rows']) for number in own['tables']}
+    return results_html(tables, about, own['rows'])
+
+
+# Of every file in docs/ that is drawn, the function that draws it and the records it takes.
+DRAWN = {
+    'learning-rate.svg': (learning_rate_svg, ('learning_rate_baseline', 'learning_rate_multifc')),
+    'report.html': (report, ('tables',)),
 }
 
 
@@ -227,12 +318,28 @@ def filled(page: Path, results: Path) -> str:
     return MARKED.sub(table, page.read_text(encoding='utf-8'))
 
 
+def write_drawn(results: Path, folder: Path, check: bool) -> list[str]:
+    """Draw what differs from the records; the names of those that do."""
+    changed = []
+    for name, (draw, sources) in DRAWN.items():
+        records = [read_record(results / f'{own}.json') for own in sources]
+        text = json.dumps([record['scores'] for record in records], sort_keys=True)
+        # The text of a drawing differs between versions of what draws it.
+        mark = f'<!-- {hashlib.sha256(text.encode()).hexdigest()[:16]} -->'
+        path = folder / name
+        if not path.is_file() or not path.read_text(encoding='utf-8').startswith(mark):
+            changed.append(name)
+            if not check:
+                path.write_text(f'{mark}\n{draw(records)}', encoding='utf-8')
+    return changed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument('--check', action='store_true', help='write nothing, compare')
     args = parser.parse_args()
     changed = []
-    for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))):
+    for path in (ROOT / 'README.md', ROOT / 'RESULTS.md', *sorted((ROOT / 'docs').glob('*.md'))):
         text = path.read_text(encoding='utf-8')
         try:
             wanted = filled(path, ROOT / 'results')
@@ -244,6 +351,12 @@ def main() -> int:
             changed.append(path.name)
         if not args.check and wanted != text:
             path.write_text(wanted, encoding='utf-8')
+    try:
+        drawn = write_drawn(ROOT / 'results', ROOT / 'docs', args.check)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    changed += drawn if args.check else []
     old = [
         path.name
         for path in sorted((ROOT / 'results').glob('*.json'))

@@ -11,12 +11,14 @@ from .head_files import HeadFile, compare_heads, read_head
 from .heads import add_head, assemble_heads, extract_heads, load_heads, remove_head, verify_heads
 from .inferencer import MultiLabelInferencer
 from .model import load_model
+from .sweep import SweepRun, sweep
 from .test import choose_thresholds, test
 from .train import TrainResult, train
 
 __all__ = [
     'HeadFile',
     'MultiLabelInferencer',
+    'SweepRun',
     'TrainResult',
     'add_head',
     'assemble_heads',
@@ -34,6 +36,7 @@ __all__ = [
     'remove_head',
     'road',
     'swap_test',
+    'sweep',
     'test',
     'train',
     'verify_heads',

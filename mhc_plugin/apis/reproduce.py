@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from mmpretrain.registry import MODELS
 
 from mhc_plugin.analysis.paper import paper_tables
 from mhc_plugin.datasets.images import dataset_with_test_pipeline
+from mhc_plugin.utils.logs import quiet
+from mhc_plugin.utils.seeding import seeded
 
 from .config import load_config
 from .environment import replace_pretrained
+from .sweep import is_free, train_together
 from .train import train
 
 #: What the paper calls our heads, and the one that it does not have.
@@ -44,7 +47,8 @@ ABLATIONS = {
 # for, and only linear heads have one.
 SCHEDULES = {'paper': None, 'short': 30, 'optimum': 1}
 LINEAR_HEADS = ('baseline', 'multifc')
-SMOKE = {'epochs': 2, 'train': 64, 'test': 32}
+REDUCTION = 'model.head.loss.head_reduction'
+SMOKE = {'epochs': 2, 'images': 64}
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,12 @@ class Cell:
         backbone, head, dataset (str): Parts of the config's name.
         schedule (str): A key of :data:`SCHEDULES`.
         seed (int): The seed.
-        options (tuple[tuple[str, float], ...]): Settings that differ from the config's.
+        options (tuple[tuple[str, float | str], ...]): Settings that differ from the config's.
         backbone_weights (str, optional): Of :func:`~mhc_plugin.apis.train`.
         smoke (bool): A few images and epochs, to see that everything runs.
+        images (int, optional): Training images at most, and half as many of the test images; None
+            means all.
+        common (tuple[tuple[str, Any], ...]): Settings that differ from the config's in all cells.
     """
 
     backbone: str
@@ -65,32 +72,38 @@ class Cell:
     dataset: str
     schedule: str = 'short'
     seed: int = 0
-    options: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, float | str], ...] = ()
     backbone_weights: str | None = None
     smoke: bool = False
+    images: int | None = None
+    common: tuple[tuple[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
         """Name of its record, without the folder; different cells have different names."""
         parts = [self.backbone, self.head, self.dataset, self.schedule]
-        parts += [f'{key.rpartition(".")[2]}{value:g}' for key, value in self.options]
+        parts += [f'{key.rpartition(".")[2]}{value}' for key, value in self.options + self.common]
         if self.backbone_weights is not None:
             parts.append('random' if self.backbone_weights == 'none' else 'weights')
-        return '_'.join([*parts, *['smoke'] * self.smoke, f'seed{self.seed}'])
+        parts += [f'images{self.images}'] * (self.images is not None) + ['smoke'] * self.smoke
+        return '_'.join([*parts, f'seed{self.seed}'])
 
     def config(self) -> Config:
         """The config that is trained: validated on the test data at the end."""
-        cfg = load_config(f'{self.backbone}_{self.head}_{self.dataset}', dict(self.options))
+        name, options = f'{self.backbone}_{self.head}_{self.dataset}', self.options + self.common
+        with quiet():
+            cfg = load_config(name, dict(options))
         epochs = SMOKE['epochs'] if self.smoke else SCHEDULES[self.schedule]
         epochs = epochs or cfg.train_cfg.max_epochs
         cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=epochs)
         cfg.default_hooks.logger.interval = 1000
-        if self.smoke:
+        images = SMOKE['images'] if self.smoke else self.images
+        if images is not None:
             for part in ('train', 'val', 'test'):
                 dataset = cfg[f'{part}_dataloader'].dataset
                 key = 'length' if 'length' in dataset else 'max_images'
-                dataset[key] = SMOKE['train' if part == 'train' else 'test']
+                dataset[key] = min(dataset[key], images if part == 'train' else images // 2)
         return cfg
 
     @property
@@ -117,8 +130,11 @@ def plan(
     *,
     datasets: Sequence[str] | None = None,
     schedule: str = 'short',
+    reductions: Sequence[str] = ('sum',),
     backbone_weights: str | None = None,
     smoke: bool = False,
+    images: int | None = None,
+    common: dict[str, Any] = {},
 ) -> list[Cell]:
     """List what has to be trained for some of the paper's tables; each cell once.
 
@@ -129,40 +145,57 @@ def plan(
         seeds (Sequence[int]): The seeds.
         datasets (Sequence[str], optional): Data sets to keep. Defaults to None: all.
         schedule (str): ``'paper'``: as long as the paper trains; ``'short'``: 30 epochs;
-            ``'optimum'``: linear heads solved for, whose only ablation is Table 7's. Defaults to
-            ``'short'``.
+            ``'optimum'``: linear heads solved for, without ablations. Defaults to ``'short'``.
+        reductions (Sequence[str]): Of the loss over heads, ``'sum'`` and ``'mean'``, in Tables 1 to
+            4. Defaults to ``'sum'`` alone.
         backbone_weights (str, optional): Of :func:`~mhc_plugin.apis.train`. Defaults to None.
         smoke (bool): A few images and epochs. Defaults to False.
+        images (int, optional): Of :class:`Cell`. Defaults to None.
+        common (dict[str, Any]): Options of all configs. Defaults to none.
 
     Raises:
         ValueError: If a table is none of the seven.
     """
     cells = {}
 
-    def add(head: str, dataset: str, options: tuple[tuple[str, float], ...] = ()) -> None:
-        if schedule == 'optimum' and (
-            head not in LINEAR_HEADS or any('loss_weight' not in key for key, _ in options)
-        ):
+    def add(head: str, dataset: str, options: tuple[tuple[str, float | str], ...] = ()) -> None:
+        # It has neither a learning rate nor batches, and lambda is a factor on the weight decay.
+        if schedule == 'optimum' and (head not in LINEAR_HEADS or options):
             return
         if head in heads and dataset in (datasets or DATASETS.values()):
             for backbone in backbones:
                 for seed in seeds:
-                    cell = Cell(
-                        backbone, head, dataset, schedule, seed, options, backbone_weights, smoke
-                    )
-                    cells[cell] = None
+                    cell = Cell(backbone, head, dataset, schedule, seed, options)
+                    cells[replace(cell, **everywhere)] = None
 
+    settings = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in common.items())
+    everywhere = dict(
+        backbone_weights=backbone_weights, smoke=smoke, images=images, common=settings
+    )
     for table in tables:
         if table in DATASETS:
             for head in heads:
-                add(head, DATASETS[table])
+                for reduction in reductions:
+                    add(head, DATASETS[table], reduction_option(reduction))
         elif table in ABLATIONS:
             for row in paper_tables()[f'table{table}']:
                 add(head_of(row), row['dataset'], options_of(table, row))
         else:
             raise ValueError(f'Expected tables of 1 to 7, but got {table}.')
-    # Cells that share features follow one another.
-    return sorted(cells, key=lambda cell: (cell.backbone, cell.dataset, cell.head))
+
+    def order(cell: Cell) -> tuple:
+        # Cells that share features follow one another, those of maps first, which can be pooled;
+        # other batch sizes last.
+        late = any(not is_free(key) for key, _ in cell.options)
+        linear = cell.head in LINEAR_HEADS
+        return late, cell.backbone, cell.dataset, cell.seed, linear, heads.index(cell.head)
+
+    return sorted(cells, key=order)
+
+
+def reduction_option(reduction: str) -> tuple[tuple[str, str], ...]:
+    """The option of a reduction of the loss over heads; nothing for the config's own."""
+    return () if reduction == 'sum' else ((REDUCTION, reduction),)
 
 
 def head_of(row: dict) -> str:
@@ -183,40 +216,39 @@ class Cost:
     """What a cell takes on this machine, roughly.
 
     Attributes:
-        features (tuple): What is stored of an image: backbone, data set and shape. Cells that
-            agree in it share a store.
-        store_seconds (float): To compute the features of all images.
-        store_bytes (int): Of these in float16.
+        images (dict[tuple, float]): Seconds that the features of training and of test images take;
+            cells that agree in a key share them.
+        stores (dict[tuple, int]): Bytes of these in float16, by key and shape.
         train_seconds (float): To train the head.
     """
 
-    features: tuple
-    store_seconds: float
-    store_bytes: int
+    images: dict[tuple, float]
+    stores: dict[tuple, int]
     train_seconds: float
 
 
 def estimate(cell: Cell) -> Cost:
     """Estimate a cell by one batch of images through its backbone, and one step of its head."""
     cfg = cell.config()
-    images, batches = _sizes(cell.dataset, cell.smoke)
+    batch_size = cfg.train_dataloader.batch_size
+    number = _sizes(cell.dataset, cell.smoke, cell.images, cell.common)
     shape, per_image, per_step = _speeds(cell.backbone, cell.head, cell.dataset)
+    features = (cell.backbone, cell.dataset, cell.backbone_weights)
+    # The training images are augmented anew with every seed.
+    keys = {(*features, 'train', cell.seed): number[0], (*features, 'test'): number[1]}
     return Cost(
-        features=(cell.backbone, cell.dataset, cell.backbone_weights, shape),
-        store_seconds=images * per_image,
-        store_bytes=2 * images * math.prod(shape),
-        train_seconds=cfg.train_cfg.max_epochs * batches * per_step,
+        images={key: n * per_image for key, n in keys.items()},
+        stores={(*key, shape): 2 * n * math.prod(shape) for key, n in keys.items()},
+        train_seconds=cfg.train_cfg.max_epochs * math.ceil(number[0] / batch_size) * per_step,
     )
 
 
 @cache
-def _sizes(dataset: str, smoke: bool) -> tuple[int, int]:
-    """Images of training and test, and batches of an epoch."""
-    cfg = Cell('efficientnet-lite0', 'multifc', dataset, smoke=smoke).config()
-    train_images, test_images = (
-        len(dataset_with_test_pipeline(cfg, part)) for part in ('train', 'test')
-    )
-    return train_images + test_images, math.ceil(train_images / cfg.train_dataloader.batch_size)
+def _sizes(dataset: str, smoke: bool, images: int | None, common: tuple) -> tuple[int, int]:
+    """Images of training and test."""
+    options = dict(smoke=smoke, images=images, common=common)
+    cfg = Cell('efficientnet-lite0', 'multifc', dataset, **options).config()
+    return tuple(len(dataset_with_test_pipeline(cfg, part)) for part in ('train', 'test'))
 
 
 @cache
@@ -224,11 +256,11 @@ def _speeds(backbone: str, head: str, dataset: str) -> tuple[tuple[int, ...], fl
     """Shape of a feature, seconds an image takes, seconds a step of the head takes."""
     cfg = Cell(backbone, head, dataset).config()
     replace_pretrained(cfg, 'none')
-    model = MODELS.build(dict(cfg.model, data_preprocessor=None)).eval()
+    with quiet():
+        model = MODELS.build(dict(cfg.model, data_preprocessor=None)).eval()
     with torch.no_grad():
         seconds, (feature,) = _timed(lambda: model.extract_feat(torch.rand(8, 3, 224, 224)))
-    pooled = not getattr(model.head, 'needs_maps', False)
-    if pooled and feature.dim() == 4:
+    if feature.dim() == 4 and not getattr(model.head, 'spatial', False):
         feature = feature.mean((2, 3))
     batch = feature.repeat(16, *[1] * (feature.dim() - 1))
     step, _ = _timed(lambda: model.head((batch,)).sum().backward())
@@ -242,51 +274,96 @@ def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def run_cell(
-    cell: Cell, work_dir: str | os.PathLike, feature_cache: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Train a cell on stored features and score it on those of the test images.
+def passes(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that are trained together on one pass over features, by pass."""
+    groups = {}
+    for cell in cells:
+        fixed = tuple(option for option in cell.options if not is_free(option[0]))
+        together = cell.schedule != 'optimum'
+        groups.setdefault(replace(cell, options=fixed) if together else cell, []).append(cell)
+    return list(groups.values())
+
+
+def run_pass(
+    cells: Sequence[Cell], work_dir: str | os.PathLike, feature_cache: dict[str, Any] | None = None
+) -> dict[Cell, dict[str, Any]]:
+    """Train cells together on stored features and score them on those of the test images.
 
     Args:
-        cell (Cell): What to train.
+        cells (Sequence[Cell]): One of :func:`passes`.
         work_dir (str | PathLike): Folder of logs and checkpoints of all cells.
         feature_cache (dict, optional): See :func:`~mhc_plugin.apis.train`. Defaults to None: its
             defaults.
 
     Returns:
-        dict: ``settings``, ``metrics``, the mean ``loss`` of every epoch, ``prevalence`` of every
-        class in the test data, ``images`` there, and ``dataset``, the test data.
+        dict[Cell, dict]: Of each ``error``, or None; ``checkpoint``; and ``scores``: ``settings``,
+        ``metrics``, the mean ``loss`` of every epoch, ``prevalence`` of every class in the test
+        data and ``images`` there.
     """
-    cfg = cell.config()
-    result = train(
-        cfg,
-        work_dir=Path(work_dir) / cell.name,
-        seed=cell.seed,
-        backbone_weights=cell.backbone_weights,
-        feature_cache=feature_cache or {},
-        optimum='cv' if cell.schedule == 'optimum' else None,
-        small_checkpoints=True,
-    )
-    runner = result.runner
-    losses = runner.message_hub.log_scalars.get('train/loss')
-    per_epoch = [] if losses is None else np.array_split(losses.data[0], runner.max_epochs)
-    # Validation may have exchanged its own for stored features.
-    dataset = dataset_with_test_pipeline(cfg, 'val')
-    targets = np.array([_target(dataset, i) for i in range(len(dataset))])
-    return dict(
-        settings=cell.settings,
-        metrics={k: float(v) for k, v in result.metrics.items() if isinstance(v, int | float)},
-        loss=[float(part.mean()) for part in per_epoch if len(part)],
-        prevalence=[float((t == 1).sum() / max((t >= 0).sum(), 1)) for t in targets.T],
-        images=len(dataset),
-        dataset=dataset,
-    )
+    first, work_dir = cells[0], Path(work_dir)
+    weights = first.backbone_weights
+    if weights == 'none':
+        weights = random_backbone(first.backbone, first.seed, work_dir)
+    options = dict(seed=first.seed, backbone_weights=weights, small_checkpoints=True)
+    configs, feature_cache = {cell: cell.config() for cell in cells}, feature_cache or {}
+    folder = work_dir / first.name
+    if first.schedule == 'optimum':
+        result = train(
+            configs[first], work_dir=folder, feature_cache=feature_cache, optimum='cv', **options
+        )
+        found = {first: dict(error=None, checkpoint=result.checkpoint)}
+        scores = {first: (result.metrics, [])}
+    else:
+        heads = train_together(
+            {cell.name: cfg for cell, cfg in configs.items()},
+            work_dir=folder,
+            feature_cache=feature_cache,
+            **options,
+        )
+        by_cell = {cell: heads[cell.name] for cell in cells}
+        found = {c: dict(error=own.error, checkpoint=own.checkpoint) for c, own in by_cell.items()}
+        scores = {cell: (own.metrics, own.losses) for cell, own in by_cell.items()}
+    prevalence = _prevalence(first.dataset, first.smoke, first.images, first.common)
+    for cell, (metrics, losses) in scores.items():
+        found[cell]['scores'] = dict(
+            settings=cell.settings,
+            metrics={k: float(v) for k, v in metrics.items() if isinstance(v, int | float)},
+            loss=losses,
+            **prevalence,
+        )
+    return found
 
 
-def run_cells(
+@cache
+def _prevalence(dataset: str, smoke: bool, images: int | None, common: tuple) -> dict[str, Any]:
+    """``images`` of the test data, and ``prevalence``: the share of them that have each class."""
+    options = dict(smoke=smoke, images=images, common=common)
+    cfg = Cell('efficientnet-lite0', 'multifc', dataset, **options).config()
+    data = dataset_with_test_pipeline(cfg, 'val')
+    targets = np.array([_target(data, i) for i in range(len(data))])
+    shares = [float((t == 1).sum() / max((t >= 0).sum(), 1)) for t in targets.T]
+    return dict(images=len(data), prevalence=shares)
+
+
+def random_backbone(backbone: str, seed: int, folder: Path) -> Path:
+    """A checkpoint of a backbone's random weights, which are drawn once for all its heads."""
+    path = folder / f'{backbone}_random{seed}.pth'
+    if not path.is_file():
+        cfg = Cell(backbone, 'multifc', 'combined0').config()
+        replace_pretrained(cfg, 'none')
+        with seeded(seed), quiet():
+            module = MODELS.build(cfg.model.backbone)
+            module.init_weights()
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(state_dict=module.state_dict()), path.with_suffix('.part'))
+        path.with_suffix('.part').replace(path)
+    return path
+
+
+def run_passes(
     cells: Iterable[Cell],
     records: str | os.PathLike,
-    run: Callable[[Cell], None],
+    run: Callable[[list[Cell]], dict[Cell, str | None]],
     explain: Callable[[Exception], str],
     progress: Callable[[Cell, str], None],
 ) -> None:
@@ -295,27 +372,25 @@ def run_cells(
     Args:
         cells (Iterable[Cell]): What to run.
         records (str | PathLike): Folder of the records, ``<name>.json`` or ``<name>.error.json``.
-        run (Callable): Runs a cell and writes its record.
+        run (Callable): Runs cells together, writes the records of those that end well, and gives
+            the errors of the others.
         explain (Callable): Says in one sentence what an error means.
-        progress (Callable): Told of every cell what became of it: ``'done'``, ``'there'`` or the
-            error.
+        progress (Callable): Told of every cell what became of it: ``'done'`` or the error.
     """
     folder = Path(records)
     folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        failed = folder / f'{cell.name}.error.json'
-        if cell.is_finished(folder):
-            progress(cell, 'there')
-            continue
+    for together in passes(cell for cell in cells if not cell.is_finished(folder)):
         try:
-            run(cell)
+            errors = run(together)
         except Exception as error:
-            sentence = explain(error)
-            failed.write_text(json.dumps(dict(asdict(cell), error=sentence), indent=1) + '\n')
-            progress(cell, sentence)
-            continue
-        failed.unlink(missing_ok=True)
-        progress(cell, 'done')
+            errors = dict.fromkeys(together, explain(error))
+        for cell in together:
+            sentence, failed = errors.get(cell), folder / f'{cell.name}.error.json'
+            if sentence is None:
+                failed.unlink(missing_ok=True)
+            else:
+                failed.write_text(json.dumps(dict(asdict(cell), error=sentence), indent=1) + '\n')
+            progress(cell, sentence or 'done')
 
 
 def _target(dataset: Any, i: int) -> np.ndarray:

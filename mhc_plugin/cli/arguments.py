@@ -70,4 +70,6 @@ def one_sentence_errors(show_traceback: bool = False) -> Iterator[None]:
         print('(--traceback shows where it was raised.)', file=sys.stderr)
         sys.exit(1)
     if dist.is_initialized():
+        # Torch 2.6 deadlocks where a thread of gloo still holds a tensor of the last exchange.
+        dist.barrier()
         dist.destroy_process_group()

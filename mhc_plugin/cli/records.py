@@ -95,6 +95,7 @@ def write_record(
     seconds: float,
     seeds: Sequence[int] = (),
     data: str | None = None,
+    begun_with: dict[str, str | None] | None = None,
 ) -> None:
     """Write what a tool measured, with what it takes to measure it again.
 
@@ -104,11 +105,13 @@ def write_record(
         seconds (float): How long it took.
         seeds (Sequence[int]): The seeds. Defaults to ().
         data (str, optional): Hash of the data, see :func:`data_hash`. Defaults to None: made data.
+        begun_with (dict, optional): ``commit`` and ``code`` that measured, where it was not this
+            process: see :func:`merged`. Defaults to None.
     """
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ', no GPU'
     record = dict(
         command=_command(),
-        **BEGUN_WITH,
+        **(begun_with or BEGUN_WITH),
         versions=dict(python=platform.python_version(), **_versions()),
         machine=f'{platform.machine()}, {len(os.sched_getaffinity(0))} cores{gpu}',
         date=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M'),
@@ -119,7 +122,10 @@ def write_record(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    # Whole or not at all: a run that is ended while it writes is begun again.
+    part = path.with_suffix('.part')
+    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    part.replace(path)
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any]:
@@ -140,6 +146,14 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
     if missing:
         raise ValueError(f'Expected the record {path} to have {", ".join(missing)}.')
     return dict(record, name=path.stem, stale=record['code'] != code_hash())
+
+
+def merged(records: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+    """``commit`` and ``code`` of a record of records: all they have, which is stale if several."""
+    return {
+        key: ', '.join(sorted({str(record[key]) for record in records})) or None
+        for key in ('commit', 'code')
+    }
 
 
 def _command() -> str:

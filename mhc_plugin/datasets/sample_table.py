@@ -38,11 +38,17 @@ class SampleTable(Sequence):
             return self.take(np.arange(len(self))[item])
         row = range(len(self))[item]
         labels = self.labels.row(row)
-        sample = dict(
-            img_path=self.path(row),
+        # Of thousands of classes most are unknown: they stay an array.
+        return dict(
+            self.info(row),
             gt_label=np.flatnonzero(labels == 1).tolist(),
-            unknown_label=np.flatnonzero(labels == -1).tolist(),
+            unknown_label=np.flatnonzero(labels == -1),
+            gt_score=labels.astype(np.float32),
         )
+
+    def info(self, row: int) -> dict:
+        """A sample without its labels, which take longer than all else where classes are many."""
+        sample = dict(img_path=self.path(row))
         if self.boxes is not None:
             corners, classes, difficult = self.boxes.of(row)
             if self.boxes.normalized:

@@ -136,6 +136,34 @@ class SubsetMixin(MultiLabelTargets, ABC):
             )
         return chosen
 
+    def labelled_info(self, idx: int) -> dict:
+        """Annotation of one image, which the table makes anew: it needs no deep copy."""
+        self.full_init()
+        row = range(len(self.data_list))[idx]
+        return dict(self.data_list[row], sample_idx=row)
+
+    @property
+    def label_table(self) -> LabelTable | None:
+        """Labels of all images as ``get_data_info`` gives them; None if it is a subclass's."""
+        self.full_init()
+        if not self._gives_its_table:
+            return None
+        labels = self.data_list.labels
+        return labels if self.keep_classes is None else labels.select_classes(self._kept)
+
+    def unlabelled_info(self, idx: int) -> dict:
+        """What ``get_data_info`` gives but for labels, or all of it where it is a subclass's."""
+        if not self._gives_its_table:
+            return self.get_data_info(idx)
+        self.full_init()
+        row = range(len(self.data_list))[idx]
+        return dict(self.data_list.info(row), sample_idx=row)
+
+    @property
+    def _gives_its_table(self) -> bool:
+        own = type(self).get_data_info, type(self).labelled_info
+        return own == (MultiLabelTargets.get_data_info, SubsetMixin.labelled_info)
+
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes present in one image."""
         self.full_init()

@@ -106,15 +106,20 @@ class MultiLabelTargets:
             dict: With ``gt_label``, the positives, list[int], and ``gt_score``, float32
             ``(num_classes,)`` of 1, 0 and -1.
         """
-        info = super().get_data_info(idx)
-        info['gt_score'] = target_scores(
-            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
-        )
+        info = self.labelled_info(idx)
         if self.keep_classes is not None:
             score = info['gt_score'][self._kept]
             info['gt_score'], info['gt_label'] = score, np.flatnonzero(score == 1).tolist()
             if 'unknown_label' in info:
                 info['unknown_label'] = np.flatnonzero(score == UNKNOWN).tolist()
+        return info
+
+    def labelled_info(self, idx: int) -> dict:
+        """Annotation of one image, with labels of all classes."""
+        info = super().get_data_info(idx)
+        info['gt_score'] = target_scores(
+            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
+        )
         return info
 
     def get_cat_ids(self, idx: int) -> list[int]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mhc_plugin.functional.thresholds import best_f1_threshold_of_class
 
-from .running import KnownPairs, RunningMetric, pairs_of_classes
+from .running import KnownScores, RunningMetric, pairs_of_classes
 
 
 @METRICS.register_module()
@@ -23,17 +23,17 @@ class BestF1Thresholds(RunningMetric):
             means ``'multi-label'``.
     """
 
-    def new_state(self) -> KnownPairs:
-        return KnownPairs()
+    def new_state(self) -> KnownScores:
+        return KnownScores()
 
-    def add(self, state: KnownPairs, scores: Tensor, target: Tensor) -> KnownPairs:
+    def add(self, state: KnownScores, scores: Tensor, target: Tensor) -> KnownScores:
         return state.add(scores, target)
 
-    def compute_metrics(self, results: list[KnownPairs]) -> dict:
+    def compute_metrics(self, results: list[KnownScores]) -> dict:
         """Choose the thresholds over all samples.
 
         Args:
-            results (list[KnownPairs]): What every process has kept.
+            results (list[KnownScores]): What every process has kept.
 
         Returns:
             dict: Two lists, one number per class each.

@@ -11,7 +11,7 @@ from mhc_plugin.functional.average_precision import EVAL_MODES, average_precisio
 from mhc_plugin.functional.checks import check_choice
 from mhc_plugin.utils.logs import log_table
 
-from .running import KnownPairs, RunningMetric, pairs_of_classes
+from .running import KnownScores, RunningMetric, pairs_of_classes
 from .samples import class_names, in_test_loop
 
 
@@ -73,17 +73,17 @@ class MultiLabelMeanAP(RunningMetric):
         self.eval_mode = eval_mode
         super().__init__(collect_device=collect_device, prefix=prefix)
 
-    def new_state(self) -> KnownPairs:
-        return KnownPairs()
+    def new_state(self) -> KnownScores:
+        return KnownScores()
 
-    def add(self, state: KnownPairs, scores: Tensor, target: Tensor) -> KnownPairs:
+    def add(self, state: KnownScores, scores: Tensor, target: Tensor) -> KnownScores:
         return state.add(scores, target)
 
-    def compute_metrics(self, results: list[KnownPairs]) -> dict:
+    def compute_metrics(self, results: list[KnownScores]) -> dict:
         """Compute the results over all samples.
 
         Args:
-            results (list[KnownPairs]): What every process has kept.
+            results (list[KnownScores]): What every process has kept.
 
         Returns:
             dict: Names without prefix, and floats or lists.

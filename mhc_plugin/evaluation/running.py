@@ -117,7 +117,7 @@ class RunningMetric(BaseMetric):
             self._state = self.add(self._state, scores, target)
 
 
-class KnownPairs:
+class KnownScores:
     """Scores of the known pairs of image and class, class by class.
 
     Takes the bytes of a score and one more for each pair, and 4 bytes for each class and ``BLOCK``
@@ -132,7 +132,7 @@ class KnownPairs:
         # positive, and how many pairs each class has.
         self._scores, self._positive, self._counts = bytearray(), bytearray(), bytearray()
 
-    def add(self, scores: Tensor, target: Tensor) -> 'KnownPairs':
+    def add(self, scores: Tensor, target: Tensor) -> 'KnownScores':
         """Add the known pairs of a block of samples.
 
         Args:
@@ -140,7 +140,7 @@ class KnownPairs:
             target (Tensor): 1, 0 or -1 (unknown), same shape.
 
         Returns:
-            KnownPairs: Itself.
+            KnownScores: Itself.
         """
         if self.dtype not in (None, scores.dtype):
             raise ValueError(f'Expected scores in {self.dtype}, as before, but got {scores.dtype}.')
@@ -178,14 +178,14 @@ class KnownPairs:
             yield *pairs, torch.cat([row.new_zeros(1), row]).cumsum(0, dtype=torch.int64)
 
 
-def pairs_of_classes(parts: Sequence[KnownPairs]) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs_of_classes(parts: Sequence[KnownScores]) -> Iterator[tuple[Tensor, Tensor]]:
     """Give for every class the scores of its known pairs, and whether they are positive.
 
     Pairs are in the order in which they went in. Some classes at a time are put in order, with
     ``BLOCK`` pairs or those of one class.
 
     Args:
-        parts (Sequence[KnownPairs]): What every process has kept.
+        parts (Sequence[KnownScores]): What every process has kept.
 
     Raises:
         ValueError: If there are no samples, or their numbers of classes differ.

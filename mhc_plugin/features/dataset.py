@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from mhc_plugin.utils.batch import DataSamples, Features
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 from .samples import decode_sample, target_table
 from .store import EntryReader
@@ -34,8 +35,7 @@ class FeatureDataset(Dataset):
         reader (EntryReader): Its features.
         seed (int): Seed of the draw of views.
         num_classes (int, optional): If given, labels are kept in one table and batches have
-            ``targets`` of it: int8 ``(len(dataset), num_classes)`` where they are 1, 0 and -1,
-            float32 where there are soft ones. Defaults to None.
+            ``targets`` of it, see :func:`target_table`. Defaults to None.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FeatureDataset(Dataset):
         self.dataset = dataset
         self.reader = reader
         self.seed = seed
-        self.targets: Tensor | None = None
+        self.targets: Tensor | KnownPairs | None = None
         if num_classes is not None:
             self.targets = target_table(dataset, reader, num_classes)
         self.set_epoch(0)
@@ -66,9 +66,14 @@ class FeatureDataset(Dataset):
         layout = self.reader.layout
         self._views = draw_views(self.seed, epoch, layout.num_samples, layout.views)
 
-    def move_to(self, device: torch.device) -> None:
-        """Copy all features and targets into a device's memory."""
-        self.reader.move_to(device)
+    def move_to(self, device: torch.device, rank: int = 0, number: int = 1) -> None:
+        """Copy targets, and features or a share of them, into a device's memory.
+
+        Args:
+            device (torch.device): The device.
+            rank, number (int): See :meth:`EntryReader.move_to`.
+        """
+        self.reader.move_to(device, rank, number)
         if self.targets is not None:
             self.targets = self.targets.to(device)
 

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import chain
@@ -101,19 +101,25 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
             to False, since they change no pixel.
     """
     left_out = INDEX_KEYS if with_labels else INDEX_KEYS | LABEL_KEYS
+    info_of = dataset.get_data_info
+    if not with_labels:
+        # Some make them for this alone.
+        info_of = getattr(dataset, 'unlabelled_info', info_of)
 
-    def described() -> Iterator[dict]:
+    def described() -> Iterator[list[dict]]:
         ahead = _Describer(hashes.submit)
-        for index in range(len(dataset)):
-            info = dataset.get_data_info(index)
-            yield ahead.describe({k: v for k, v in info.items() if k not in left_out})
+        for start in range(0, len(dataset), AHEAD):
+            infos = map(info_of, range(start, min(start + AHEAD, len(dataset))))
+            yield [
+                ahead.describe({k: v for k, v in info.items() if k not in left_out})
+                for info in infos
+            ]
 
-    digest, waiting = hashlib.sha256(), deque()
+    digest, before = hashlib.sha256(), []
     encoder = json.JSONEncoder(sort_keys=True, default=lambda read: read())
-    for sample in chain(described(), [None] * AHEAD):
-        waiting.append(sample)
-        if len(waiting) > AHEAD and (first := waiting.popleft()) is not None:
-            digest.update(encoder.encode(first).encode())
+    for samples in chain(described(), [[]]):
+        digest.update(encoder.encode(before).encode())
+        before = samples
     describer = _Describer(hashes, with_labels)
     parts = {
         name: describer.describe(getattr(dataset, name))

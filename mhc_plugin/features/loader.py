@@ -88,10 +88,15 @@ def cached_loader(
         classes = loader.dataset.metainfo.get('classes', ())
         num_classes = getattr(model.head, 'num_classes', len(classes))
     dataset = FeatureDataset(loader.dataset, reader, seed, num_classes)
-    device, fits = extractor.device, _fits(reader.layout, extractor.device, processes.number)
+    device, number = extractor.device, processes.number
+    # While it is trained on, all processes take as many steps, and can ask one another.
+    fits = processes.all(_fits(reader.layout, device, number)) and (training or number == 1)
     if fits:
-        dataset.move_to(device)
-        logger.info(f'{name}: kept in the memory of {device}')
+        dataset.move_to(device, processes.rank, number)
+        logger.info(
+            f'{name}: kept in the memory of {device}'
+            + (f', by each of {number} processes its share' if number > 1 else '')
+        )
     return replace_dataset(loader, dataset, is_far=device.type == 'cuda' and not fits)
 
 
@@ -170,13 +175,14 @@ def _switch_off_drawing(runner: Runner) -> None:
 
 
 def _fits(layout: Layout, device: torch.device, num_processes: int) -> bool:
-    """Whether a device has room for all features of each process."""
+    """Whether a device has room for the share of the features that a process holds."""
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)
         # What torch has taken and does not use is free to torch.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return layout.num_bytes < GPU_SHARE * (free + cached)
-    return layout.num_bytes * num_processes < CPU_SHARE * _free_memory()
+        return layout.num_bytes / num_processes < GPU_SHARE * (free + cached)
+    # The processes of a machine share the pages of mapped files.
+    return num_processes == 1 and layout.num_bytes < CPU_SHARE * _free_memory()
 
 
 def _free_memory() -> int:

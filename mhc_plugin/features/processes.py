@@ -32,6 +32,10 @@ class Processes:
         broadcast_object_list(outcome, group=self._group)
         return _result(outcome)
 
+    def all(self, is_so: bool) -> bool:
+        """Whether something is so in all processes."""
+        return all(all_gather_object(is_so, self._group))
+
     def each(self, work: Callable[[], T]) -> T:
         """Let every process do its work, and wait for all; an error of one is raised in all."""
         result, error = _outcome(work)

@@ -1,12 +1,14 @@
 """What a pipeline packs besides the image: as JSON beside the features, and labels as a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmpretrain.structures import DataSample
 from torch import Tensor
+
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 from .store import EntryReader
 
@@ -15,8 +17,9 @@ SETTERS = dict(gt_label=DataSample.set_gt_label, gt_score=DataSample.set_gt_scor
 LABELS = frozenset(SETTERS)
 # MMPretrain derives it from `gt_score`.
 DERIVED = {'num_classes'}
-# Targets that are put together at a time.
-TARGET_ROWS = 4096
+# Targets that are put together at a time, and images that tell how many are known.
+TARGET_VALUES = 1 << 22
+NUM_LOOKED_AT = 1024
 
 
 def encode_sample(sample: DataSample, info: dict) -> dict:
@@ -65,7 +68,7 @@ def packs_labels_of_info(encoded: dict) -> bool:
     return not LABELS & encoded['data'].keys()
 
 
-def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Tensor:
+def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Tensor | KnownPairs:
     """Labels of all images, as MMPretrain's multi-label heads take them from data samples.
 
     Args:
@@ -74,40 +77,78 @@ def target_table(dataset: Sequence, reader: EntryReader, num_classes: int) -> Te
         num_classes (int): Number of classes.
 
     Returns:
-        Tensor: ``(len(dataset), num_classes)``, or as many rows as are stored where the pipeline
-        makes labels; int8 if all are 1, 0 or -1, else float32.
+        Tensor | KnownPairs: ``(len(dataset), num_classes)``, or as many rows as are stored where
+        the pipeline makes labels; int8 if all are 1, 0 or -1, else float32. The known pairs where
+        they take fewer bytes than the matrix.
     """
     kept = [packs_labels_of_info(encoded) for encoded in reader.distinct_samples()]
     number = len(dataset) if all(kept) else reader.layout.num_rows
-    table = torch.empty(number, num_classes, dtype=torch.int8)
-    for start, part in _target_parts(dataset, reader, number, num_classes):
-        is_compact = (part == 0) | (part == 1) | (part == -1)
-        if table.dtype is torch.int8 and not is_compact.all():
+
+    table = getattr(dataset, 'label_table', None)
+    if table is not None and table.num_classes == num_classes and _takes_all_scores(reader):
+        return _from_label_table(table)
+
+    def targets(rows: Sequence[int]) -> Tensor:
+        return _targets(dataset, reader, rows, num_classes)
+
+    at_once = max(TARGET_VALUES // num_classes, 1)
+    parts = (
+        targets(range(start, min(start + at_once, number))) for start in range(0, number, at_once)
+    )
+    # Some images tell how many targets are known; a wrong guess costs memory alone.
+    some = targets(range(0, number, -(-number // min(NUM_LOOKED_AT, at_once))))
+    if KnownPairs.from_dense(some).num_bytes < some.numel() * some.element_size():
+        return KnownPairs.cat([KnownPairs.from_dense(part) for part in parts])
+    table, start = torch.empty(number, num_classes, dtype=torch.int8), 0
+    for part in parts:
+        if part.is_floating_point():
             table = table.float()
-        table[start : start + len(part)] = torch.from_numpy(part)
+        table[start : start + len(part)] = part
+        start += len(part)
     return table
 
 
-def _target_parts(
-    dataset: Sequence, reader: EntryReader, number: int, num_classes: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, number, TARGET_ROWS):
-        rows = range(start, min(start + TARGET_ROWS, number))
-        part = np.zeros((len(rows), num_classes), np.float32)
-        for target, row in zip(part, rows):
-            labels = _labels(dataset.get_data_info(row % len(dataset)), reader.sample(row))
-            scores, positives = labels.get('gt_score'), np.asarray(labels.get('gt_label', ()))
-            if scores is not None and len(scores) == num_classes:
-                target[:] = scores
-            elif scores is None and (positives < num_classes).all():
-                target[positives.astype(np.int64)] = 1
-            else:
-                given = positives.tolist() if scores is None else f'{len(scores)} scores'
-                raise ValueError(
-                    f'Expected labels of the {num_classes} classes of the head, but image '
-                    f'{row % len(dataset)} has {given}.'
-                )
-        yield start, part
+def _takes_all_scores(reader: EntryReader) -> bool:
+    return all('gt_score' in encoded['data_of_info'] for encoded in reader.distinct_samples())
+
+
+def _from_label_table(table: Any) -> Tensor | KnownPairs:
+    """The same of a dataset's own table, ``LabelTable``, whose arrays are taken as they are."""
+    if table.fill == -1 and not (table.values == -1).any():
+        arrays = (table.offsets, table.classes, table.values)
+        pairs = KnownPairs(*map(torch.from_numpy, arrays), table.num_classes)
+        if pairs.num_bytes < len(table) * table.num_classes:
+            return pairs
+    matrix = torch.empty(len(table), table.num_classes, dtype=torch.int8)
+    at_once = max(TARGET_VALUES // table.num_classes, 1)
+    for start in range(0, len(table), at_once):
+        stop = min(start + at_once, len(table))
+        matrix[start:stop] = torch.from_numpy(table.part(start, stop).dense())
+    return matrix
+
+
+def _targets(
+    dataset: Sequence, reader: EntryReader, rows: Sequence[int], num_classes: int
+) -> Tensor:
+    """Targets of some rows: int8 if all are 1, 0 or -1, else float32."""
+    targets = np.zeros((len(rows), num_classes), np.float32)
+    for target, row in zip(targets, rows):
+        labels = _labels(dataset.get_data_info(row % len(dataset)), reader.sample(row))
+        scores, positives = labels.get('gt_score'), np.asarray(labels.get('gt_label', ()))
+        if scores is not None and len(scores) == num_classes:
+            target[:] = scores
+        elif scores is None and (positives < num_classes).all():
+            target[positives.astype(np.int64)] = 1
+        else:
+            given = positives.tolist() if scores is None else f'{len(scores)} scores'
+            raise ValueError(
+                f'Expected labels of the {num_classes} classes of the head, but image '
+                f'{row % len(dataset)} has {given}.'
+            )
+    with np.errstate(invalid='ignore'):  # NaN
+        compact = targets.astype(np.int8)
+    is_exact = np.array_equal(compact, targets) and np.abs(compact).max(initial=0) <= 1
+    return torch.from_numpy(compact if is_exact else targets)
 
 
 def _labels(info: dict, encoded: dict) -> dict:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .known_pairs import KnownPairs
+
 
 class Features:
     """Features of a batch of images, which a classifier takes in the place of the images.
@@ -52,13 +54,16 @@ class DataSamples(Sequence):
     Args:
         rows (Sequence[int]): What ``make`` makes them of.
         make (Callable): Gives a data sample.
-        targets (Tensor, optional): The labels of the batch, ``(N, num_classes)``, as MMPretrain's
-            multi-label heads put them together from ``gt_score`` or ``gt_label``: 1, 0 and -1
-            (unknown) in int8, or float32 where there are soft ones. Defaults to None.
+        targets (Tensor | KnownPairs, optional): The labels of the batch, ``(N, num_classes)``, as
+            MMPretrain's multi-label heads put them together from ``gt_score`` or ``gt_label``: 1, 0
+            and -1 (unknown) in int8, or float32 where there are soft ones. Defaults to None.
     """
 
     def __init__(
-        self, rows: Sequence[int], make: Callable[[int], Any], targets: Tensor | None = None
+        self,
+        rows: Sequence[int],
+        make: Callable[[int], Any],
+        targets: Tensor | KnownPairs | None = None,
     ) -> None:
         self.targets = targets
         self._rows = rows

@@ -115,7 +115,7 @@ def test_unreadable_images_are_reported_and_the_rest_goes_on(inferencer, paths, 
     assert inferencer('missing.png')[0]['error']
 
 
-def test_results_come_one_by_one_and_nothing_of_them_is_kept(inferencer, paths, make_image):
+def test_results_come_one_by_one_and_nothing_of_them_is_kept(inferencer, paths):
     read, alive, maps = [], [], []
     pipeline = inferencer.pipeline
     inferencer.pipeline = lambda image: read.append(image) or pipeline(image)

@@ -2,14 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from mhc_plugin.apis import reproduce
-from mhc_plugin.apis.reproduce import Cell, plan, run_cells
-from mhc_plugin.cli import paper_report, records
+from mhc_plugin.apis import load_config, reproduce
+from mhc_plugin.apis.reproduce import Cell, passes, plan, run_passes
+from mhc_plugin.cli import paper_page, paper_report, records
 
+TINY = Path(__file__).parents[1] / 'integration' / 'tiny.py'
 ALL = dict(backbones=reproduce.PAPER_BACKBONES, heads=list(reproduce.PAPER_HEADS), seeds=[0])
 
 
@@ -40,10 +44,10 @@ def test_only_what_was_asked_for():
 
 
 def test_the_optimum_is_of_linear_heads_alone():
-    cells = plan([1, 5, 6, 7], ['vgg19'], reproduce.HEADS, [0], schedule='optimum')
+    cells = plan(range(1, 8), ['vgg19'], reproduce.HEADS, [0], schedule='optimum')
     assert {cell.head for cell in cells} == {'baseline', 'multifc'}
-    # It has neither a learning rate nor batches.
-    assert {key for cell in cells for key, _ in cell.options} == {'model.head.loss.loss_weight'}
+    assert all(cell.options == () for cell in cells)
+    assert len(cells) == 8
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,8 @@ def test_the_optimum_is_of_linear_heads_alone():
         (Cell('swin-tiny', 'multifc', 'combined0'), 30, 3000),
         (Cell('swin-tiny', 'multifc', 'combined0', 'paper'), 300, 3000),
         (Cell('swin-tiny', 'multifc', 'combined0', smoke=True), 2, 64),
+        (Cell('swin-tiny', 'multifc', 'combined0', images=1000), 30, 1000),
+        (Cell('swin-tiny', 'multifc', 'combined0', images=10**6), 30, 3000),
     ],
 )
 def test_config_of_a_cell(cell, epochs, length):
@@ -67,6 +73,37 @@ def test_options_of_a_cell():
     assert cell.name == 'vgg19_multifc_voc_short_loss_weight0.5_seed0'
 
 
+def test_what_differs_in_optimizer_and_loss_shares_a_pass():
+    cells = plan([1, 5, 6, 7], ['vgg19'], ['multifc', 'convfc'], [0], datasets=['combined0'])
+    cells += plan([1], ['vgg19'], ['multifc'], [1], reductions=['sum', 'mean'])
+    cells += plan([1], ['vgg19'], ['multifc'], [0], schedule='optimum')
+    groups = {
+        (own[0].head, own[0].seed, own[0].schedule): len(own)
+        for own in passes(cells)
+        if not any('batch' in key for key, _ in own[0].options)
+    }
+    # The paper's setting, two learning rates and two of lambda.
+    assert groups['multifc', 0, 'short'] == 5
+    assert groups['convfc', 0, 'short'] == 1
+    assert groups['multifc', 1, 'short'] == 2
+    assert groups['multifc', 0, 'optimum'] == 1
+    # A pass for each of two other batch sizes.
+    assert len(passes(cells)) == len(groups) + 2
+    assert sum(map(len, passes(cells))) == len(cells)
+
+
+def test_random_weights_are_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Cell, 'config', lambda cell: load_config(TINY))
+    path = reproduce.random_backbone('vgg19', 3, tmp_path)
+    state = torch.load(path)['state_dict']
+    torch.manual_seed(9)
+    path.unlink()
+    again = torch.load(reproduce.random_backbone('vgg19', 3, tmp_path))['state_dict']
+    assert all(torch.equal(again[name], value) for name, value in state.items())
+    other = torch.load(reproduce.random_backbone('vgg19', 4, tmp_path))['state_dict']
+    assert not torch.equal(other['conv1.weight'], state['conv1.weight'])
+
+
 class TestRuns:
     @pytest.fixture
     def cells(self):
@@ -79,14 +116,16 @@ class TestRuns:
         def call(*failing):
             ran, said = [], []
 
-            def train(cell):
+            def train(together):
+                (cell,) = together
                 ran.append(cell.head)
                 if cell.head in failing:
                     raise RuntimeError('no weights')
                 record = dict(scores=dict(settings=cell.settings))
                 (tmp_path / f'{cell.name}.json').write_text(json.dumps(record))
+                return {}
 
-            run_cells(cells, tmp_path, train, str, lambda cell, what: said.append(what))
+            run_passes(cells, tmp_path, train, str, lambda cell, what: said.append(what))
             return ran, said
 
         return call
@@ -98,14 +137,30 @@ class TestRuns:
 
     def test_what_is_there_is_not_run_again(self, run, tmp_path):
         run('multifc')
-        assert run() == (['multifc'], ['there', 'done', 'there'])
+        assert run() == (['multifc'], ['done'])
         assert list(tmp_path.glob('*.error.json')) == []
-        assert run() == ([], ['there'] * 3)
+        assert run() == ([], [])
 
     def test_what_was_run_with_other_settings_is_run_again(self, run, monkeypatch):
         run()
         monkeypatch.setitem(reproduce.SCHEDULES, 'short', 31)
         assert run()[1] == ['done'] * 3
+
+    def test_one_of_a_pass_may_fail(self, run, cells, tmp_path):
+        lr = (('optim_wrapper.optimizer.lr', 1e9),)
+        cells[1:] = [replace(cells[0], options=lr)]
+        errors, said = {cells[1]: 'The loss is nan.'}, []
+
+        def train(together):
+            assert together == cells
+            record = dict(scores=dict(settings=cells[0].settings))
+            (tmp_path / f'{cells[0].name}.json').write_text(json.dumps(record))
+            return errors
+
+        run_passes(cells, tmp_path, train, str, lambda cell, what: said.append(what))
+        assert said == ['done', 'The loss is nan.']
+        assert [cell.is_finished(tmp_path) for cell in cells] == [True, False]
+        assert (tmp_path / f'{cells[1].name}.error.json').is_file()
 
 
 class TestReport:
@@ -117,53 +172,77 @@ class TestReport:
         for cell, precision in zip(cells, (60.0, 62.0)):
             scores = dict(
                 settings=cell.settings,
-                metrics={'multi-label/precision_top4_micro': precision},
+                metrics={'multi-label/precision_top4_micro': precision, 'multi-label/mAP': 70.0},
                 prevalence=[0.4] * 10,
                 images=5,
-                loss=[2.0, 1.0],
+                loss=[2.0, precision],
             )
             records.write_record(tmp_path / f'{cell.name}.json', scores, seconds=1)
         (tmp_path / f'{cells[2].name}.error.json').write_text('{"error": "no network"}')
         return paper_report.read_cells(tmp_path, cells)
 
+    def test_seeds_are_put_together(self, found):
+        baseline, multifc = found
+        assert baseline['seeds'] == [0, 1]
+        assert baseline['metrics']['multi-label/precision_top4_micro'] == [60.0, 62.0]
+        assert baseline['loss'] == [2.0, 61.0]
+        assert (multifc['seeds'], multifc['error']) == ([], 'no network')
+        # A record holds them.
+        assert json.loads(json.dumps(found)) == found
+
     def test_rows(self, found):
         rows = {tuple(row['name']): row for row in paper_report.rows_of(1, found)}
         assert len(rows) == 12
         row = rows['vgg19', 'top-4', 'baseline', 'short']
-        assert row['ours'] == dict(precision=(61.0, pytest.approx(2**0.5)))
+        assert row['ours']['precision'] == (61.0, pytest.approx(2**0.5))
         assert row['chance']['precision'] == pytest.approx(40)
         # 4 of 10 drawn, 4 of 10 there: 0.4 * 0.4 + 0.6 * 0.6.
         assert row['chance']['accuracy'] == pytest.approx(52)
         assert row['verdict'] == 'above the paper'
-        cell = paper_report.cells_of(row)[2]
-        assert cell == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
+        cells = paper_report.cells_of(row)
+        assert cells[2] == '48.22 → 61.00 ± 1.41 (+12.78, chance 40.00)'
+        assert cells[-2] == '70.00 ± 0.00'
         assert rows['vgg19', 'top-4', 'multifc', 'short']['verdict'] == 'no network'
         assert rows['swin-tiny', 'top-4', 'multifc']['verdict'] == 'not run'
 
-    def test_the_optimum_stands_below(self, found):
-        found['vgg19', 'baseline', 'combined0', (), 'optimum'] = found[
-            'vgg19', 'baseline', 'combined0', (), 'short'
-        ]
+    def test_variants_stand_below(self, found):
+        mean = [[reproduce.REDUCTION, 'mean']]
+        found.append(dict(found[0], schedule='optimum'))
+        found.append(dict(found[0], options=mean, random=True))
         names = [row['name'] for row in paper_report.rows_of(1, found)]
         place = names.index(['vgg19', 'top-4', 'baseline', 'short'])
         assert names[place + 1] == ['vgg19', 'top-4', 'baseline', 'optimum']
-        assert len(names) == 13
+        assert names[place + 2] == ['vgg19', 'top-4', 'baseline', 'mean', 'short', 'random weights']
+        assert len(names) == 14
+
+    def test_ablations(self, found):
+        rate = [['optim_wrapper.optimizer.lr', 0.1]]
+        found.append(dict(found[0], backbone='seresnet50', options=rate))
+        rows = [row for row in paper_report.rows_of(5, found) if row['ours']]
+        name = ['combined0', 'top-4', 'learning_rate 0.1', 'baseline', 'short']
+        assert [row['name'] for row in rows if row['paper']] == [['seresnet50', *name]]
+        # The paper has no such rows for VGG, whose own setting is that of Table 1.
+        assert [row['name'][3] for row in rows if not row['paper']] == ['learning_rate 0.01']
+        assert not [
+            row
+            for row in paper_report.rows_of(1, found)
+            if 'seresnet50' in row['name'] and row['ours']
+        ]
 
     def test_constant_rows_are_named(self):
-        rows = paper_report.rows_of(3, {})
+        rows = paper_report.rows_of(3, [])
         said = [row for row in rows if 'constant' in row['verdict']]
         assert len(rows) == 24
         assert len(said) == 8
 
     def test_pages(self, found, tmp_path):
         tables = {number: paper_report.rows_of(number, found) for number in (1, 5)}
-        text = paper_report.results_markdown(tables, ['About <it>.'])
+        text = paper_report.results_markdown(tables)
         assert '| vgg19 top-4 baseline short |' in text
-        assert text.count('\n## ') == 2
-        data = {'combined0': dict(images=5, labels=4.0, hash='d')}
+        assert text.count('## Table ') == 2
         Image.new('RGB', (20, 10)).save(tmp_path / 'panel.png')
-        page = paper_report.results_html(
-            tables, ['About <it>.'], {'a': [2.0, 1.0]}, data, {'panel': tmp_path / 'panel.png'}
+        page = paper_page.results_html(
+            tables, ['About <it>.'], found, {'panel': tmp_path / 'panel.png'}
         )
         assert 'About &lt;it&gt;.' in page
         assert '<svg' in page

@@ -92,7 +92,8 @@ class TestPages:
         spec.loader.exec_module(module)
         for name in ('docs', 'results'):
             shutil.copytree(ROOT / name, tmp_path / name)
-        shutil.copy(ROOT / 'README.md', tmp_path)
+        for name in ('README.md', 'RESULTS.md'):
+            shutil.copy(ROOT / name, tmp_path)
         monkeypatch.setattr(module, 'ROOT', tmp_path)
 
         def call(*args):
@@ -123,6 +124,28 @@ class TestPages:
         path.write_text(json.dumps(record))
         assert tool('--check') == 1
         assert 'Not as the records say: results.md.' in capsys.readouterr().err
+
+    def test_edited_row_of_the_paper_s_tables(self, tool, tmp_path, capsys):
+        page = tmp_path / 'RESULTS.md'
+        text = page.read_text()
+        digit = text.index('→ ') + 2
+        page.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+        assert tool('--check') == 1
+        assert 'Not as the records say: RESULTS.md.' in capsys.readouterr().err
+        assert tool() == 0
+        assert tool('--check') == 0
+
+    def test_figure_of_other_scores(self, tool, tmp_path, capsys):
+        path = tmp_path / 'results' / 'learning_rate_multifc.json'
+        record = json.loads(path.read_text())
+        record['scores']['settings'][0]['metrics']['multi-label/mAP']['mean'] += 1
+        path.write_text(json.dumps(record))
+        drawn = (tmp_path / 'docs' / 'learning-rate.svg').read_text()
+        assert tool('--check') == 1
+        assert 'learning-rate.svg' in capsys.readouterr().err
+        assert tool() == 0
+        assert tool('--check') == 0
+        assert (tmp_path / 'docs' / 'learning-rate.svg').read_text() != drawn
 
     def test_missing_record(self, tool, tmp_path, capsys):
         (tmp_path / 'results' / 'speed_heads.json').unlink()

@@ -191,3 +191,12 @@ def test_the_papers_augmentation():
     offsets = np.array(sorted(seen[True] | seen[False]))
     assert offsets.min(axis=0).tolist() == [0, 0]
     assert offsets.max(axis=0).tolist() == [16, 16]
+
+
+def test_a_choice_of_classes_that_there_is_not_is_named_with_those_that_there_are(monkeypatch):
+    monkeypatch.setenv('MHC_VOC_CLASSES', 'real')
+    with pytest.raises(ValueError, match="'real'; it can be voc, development, chosen"):
+        config('voc')
+    for choice in ('voc', 'development', 'chosen'):
+        monkeypatch.setenv('MHC_VOC_CLASSES', choice)
+        assert not [name for name in config('voc') if 'choices' in name]

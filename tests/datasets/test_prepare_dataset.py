@@ -3,7 +3,6 @@ import json
 import os
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 from PIL import Image
+from tool_process import ToolProcess
 
 from mhc_plugin.apis import prepare
 from mhc_plugin.apis.prepare import prepare_openimages, prepare_splices, prepare_voc
@@ -362,24 +362,21 @@ def test_tool_converts_labels(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL])
 def test_killed_it_leaves_no_half_written_result(tmp_path, how):
     out = tmp_path / 'results' / 'out'
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(TOOL),
-            'splice',
-            'digits',
-            '--out',
-            str(out),
-            '--cfg-options',
-            'train_dataloader.dataset.length=100000',
-        ],
-        env=dict(os.environ, PYTHONPATH=str(TOOL.parents[1])),
-        stdout=subprocess.DEVNULL,
+    process = ToolProcess(
+        TOOL,
+        'splice',
+        'digits',
+        '--out',
+        out,
+        '--cfg-options',
+        'train_dataloader.dataset.length=100000',
+        cwd=tmp_path,
+        env=os.environ,
     )
     try:
         deadline = time.monotonic() + 120
         while not list(out.parent.glob('.out.*/train/*.png')):
-            assert process.poll() is None
+            assert process.returncode is None, process.stderr
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(how)

@@ -2,8 +2,8 @@ import pickle
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from samples_of_all_metrics import NUM_SAMPLES, make_evaluator, make_samples
+from tool_process import spawn
 
 
 def evaluate_half(rank, folder):
@@ -22,7 +22,7 @@ def evaluate_half(rank, folder):
 
 def test_two_processes_equal_one_exactly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    mp.spawn(evaluate_half, (str(tmp_path),), nprocs=2)
+    spawn(evaluate_half, (str(tmp_path),), 2)
     evaluator = make_evaluator()
     evaluator.process(make_samples())
     expected = evaluator.evaluate(NUM_SAMPLES)

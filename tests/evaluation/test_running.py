@@ -7,7 +7,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from mhc_plugin.evaluation import BestF1Thresholds, MultiLabelMeanAP, TopKMultiLabelMetric, running
-from mhc_plugin.evaluation.running import KnownPairs, pairs_of_classes
+from mhc_plugin.evaluation.running import KnownScores, pairs_of_classes
 from mhc_plugin.functional.average_precision import average_precision
 from mhc_plugin.functional.thresholds import best_f1_thresholds
 from mhc_plugin.functional.topk import topk_scores
@@ -128,7 +128,7 @@ def test_nothing_is_kept_of_unknown_pairs(monkeypatch):
 
 def test_pairs_of_processes_are_put_together():
     scores, target = make()
-    parts = [KnownPairs().add(scores[:20], target[:20]), KnownPairs(), KnownPairs()]
+    parts = [KnownScores().add(scores[:20], target[:20]), KnownScores(), KnownScores()]
     parts[2].add(scores[20:], target[20:])
     both = list(pairs_of_classes(parts))
     assert len(both) == 7

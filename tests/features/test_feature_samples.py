@@ -15,6 +15,7 @@ from mhc_plugin.features.samples import (
     target_table,
 )
 from mhc_plugin.features.store import Layout
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 
 def through_json(sample, info, later=None):
@@ -149,8 +150,8 @@ LABELS = dict(
 
 
 @pytest.mark.parametrize('name', LABELS)
-@pytest.mark.parametrize('rows', [1, 2, 4096])
-def test_table_is_what_mmpretrain_puts_together(name, rows, monkeypatch):
+@pytest.mark.parametrize('at_once', [3, 6, 4096])
+def test_table_is_what_mmpretrain_puts_together(name, at_once, monkeypatch):
     scores, labels, dtype = LABELS[name]
     infos, samples = Infos(), []
     for i in range(len(labels if scores is None else scores)):
@@ -163,10 +164,45 @@ def test_table_is_what_mmpretrain_puts_together(name, rows, monkeypatch):
             sample.set_gt_score(scores[i])
         infos.append(info)
         samples.append(sample)
-    monkeypatch.setattr('mhc_plugin.features.samples.TARGET_ROWS', rows)
+    monkeypatch.setattr('mhc_plugin.features.samples.TARGET_VALUES', at_once)
     table = target_table(infos, Stored(samples, infos), 3)
     assert table.dtype == dtype
     assert torch.equal(table.float(), put_together(samples, 3))
+
+
+def infos_with_few_known(count, num_classes, num_known, soft=()):
+    rng, infos = np.random.RandomState(0), Infos()
+    for i in range(count):
+        scores = np.full(num_classes, -1, np.float32)
+        known = rng.choice(num_classes, num_known, replace=False)
+        scores[known] = rng.randint(0, 2, num_known)
+        if i in soft:
+            scores[known[0]] = 0.25
+        infos.append(dict(gt_score=scores))
+    return infos
+
+
+@pytest.mark.parametrize('at_once', [1, 700, 1 << 22])
+@pytest.mark.parametrize('soft', [(), (5, 6)])
+def test_few_known_targets_are_kept_as_pairs(at_once, soft, monkeypatch):
+    infos = infos_with_few_known(30, 200, 4, soft)
+    samples = [DataSample().set_gt_score(info['gt_score']) for info in infos]
+    monkeypatch.setattr('mhc_plugin.features.samples.TARGET_VALUES', at_once)
+    table = target_table(infos, Stored(samples, infos), 200)
+    assert isinstance(table, KnownPairs)
+    assert table.values.dtype == (torch.float32 if soft else torch.int8)
+    assert torch.equal(table.dense().float(), put_together(samples, 200))
+    if not soft:
+        assert table.num_bytes == 30 * (8 + 4 * 3) + 8
+
+
+@pytest.mark.parametrize(('num_known', 'is_pairs'), [(30, True), (31, False)])
+def test_the_smaller_form_is_chosen(num_known, is_pairs):
+    # A matrix takes 100 bytes an image, pairs 8 and 3 for each.
+    infos = infos_with_few_known(8, 100, num_known)
+    samples = [DataSample().set_gt_score(info['gt_score']) for info in infos]
+    table = target_table(infos, Stored(samples, infos), 100)
+    assert isinstance(table, KnownPairs) is is_pairs
 
 
 def test_labels_that_a_pipeline_makes_have_a_row_per_view():

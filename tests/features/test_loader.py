@@ -162,17 +162,22 @@ def test_features_fit_into_half_of_what_is_free_and_of_what_torch_keeps(monkeypa
         (dict(free=needed, reserved=needed, allocated=needed), False),
     ):
         with cuda_memory(monkeypatch, **memory):
-            assert loader_module._fits(layout, device, 2) is fits
+            assert loader_module._fits(layout, device, 1) is fits
+    with cuda_memory(monkeypatch, free=needed, reserved=0, allocated=0):
+        # The share of each of several processes.
+        assert loader_module._fits(layout, device, 2) is False
+        assert loader_module._fits(layout, device, 3) is True
 
 
-def test_features_of_all_processes_fit_into_a_share_of_the_main_memory(monkeypatch):
+def test_features_of_one_process_fit_into_a_share_of_the_main_memory(monkeypatch):
     layout, device = Layout(100, 1, ((50,),), 'fp16', 100), torch.device('cpu')
     free = layout.num_bytes / loader_module.CPU_SHARE
-    for number in (1, 3):
-        for difference, fits in ((0, False), (1, True)):
-            memory = int(number * free) + difference
-            monkeypatch.setattr(loader_module, '_free_memory', lambda memory=memory: memory)
-            assert loader_module._fits(layout, device, number) is fits
+    for difference, fits in ((0, False), (1, True)):
+        memory = int(free) + difference
+        monkeypatch.setattr(loader_module, '_free_memory', lambda memory=memory: memory)
+        assert loader_module._fits(layout, device, 1) is fits
+        # Several share the pages of the files.
+        assert loader_module._fits(layout, device, 2) is False
     assert loader_module.CPU_SHARE * 2**30 > 2**20
 
 
@@ -192,7 +197,7 @@ def on_fake_cuda(loop, monkeypatch):
         moved = []
         monkeypatch.setattr(loader_module, '_fits', lambda *args: fits)
         monkeypatch.setattr(
-            FeatureDataset, 'move_to', lambda self, device: moved.append(device.type)
+            FeatureDataset, 'move_to', lambda self, device, *share: moved.append(device.type)
         )
         second.dataloader.pin_memory = pin_memory
         # The key is that of a CPU.

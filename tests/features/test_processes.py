@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from tool_process import spawn
 
 from mhc_plugin.features.processes import Processes
 
@@ -29,7 +29,7 @@ def in_each(rank, folder):
 
 
 def test_two_processes(tmp_path):
-    mp.spawn(in_each, (str(tmp_path),), nprocs=2)
+    spawn(in_each, (str(tmp_path),), 2)
     seen = [pickle.loads((tmp_path / f'{rank}.pkl').read_bytes()) for rank in range(2)]
     assert seen[0] == (0, 2, True, [('from', 0), ('each', 0)])
     assert seen[1] == (1, 2, False, [('from', 0), ('each', 1)])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.runner.checkpoint import _load_checkpoint
+from tool_process import ToolProcess
 
 from mhc_plugin import apis
 
@@ -59,6 +60,18 @@ def run(environment, tmp_path):
         return subprocess.run(
             list(map(str, command)), env=environment, cwd=tmp_path, capture_output=True, text=True
         )
+
+    return run_command
+
+
+@pytest.fixture
+def run_tool(environment, tmp_path):
+    """Run a tool in a process of its own, in ``tmp_path``."""
+
+    def run_command(*command):
+        process = ToolProcess(*command, cwd=tmp_path, env=environment)
+        process.wait()
+        return process
 
     return run_command
 

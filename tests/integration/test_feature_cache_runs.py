@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,14 +30,13 @@ def config_file(tiny_config, tmp_path):
 
 
 @pytest.fixture
-def train(run, config_file, tmp_path, environment):
+def train(run_tool, config_file, tmp_path, environment):
     """Train with ``tools/train.py`` through a cache."""
 
     def call(name, *args, cache='cache', returncode=0, **variables):
         environment.update({key: str(value) for key, value in variables.items()})
         try:
-            process = run(
-                sys.executable,
+            process = run_tool(
                 TOOLS / 'train.py',
                 config_file,
                 '--work-dir',
@@ -116,7 +114,7 @@ def test_killed_at_a_write_and_in_training(train, state_dict, tmp_path):
             os.remove(path)
 
 
-def test_checkpoint_of_the_cache_tests_on_images(train, config_file, run, tmp_path, monkeypatch):
+def test_checkpoint_of_the_cache_tests_on_images(train, config_file, tmp_path, monkeypatch):
     work_dir = train('cached', '--storage', 'fp32')
     # Loading the config imports `small_chunks`, whose changes must end with this test.
     for module, name in ((files, 'write_file'), (manifest, 'MIN_CHUNK_ROWS')):

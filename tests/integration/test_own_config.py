@@ -1,12 +1,11 @@
 """Heads in an existing MMPretrain config, and own images: the README's two sections, run."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmpretrain
 import pytest
+from tool_process import ToolProcess
 
 ROOT = Path(__file__).parents[2]
 OUR_TOOL = ROOT / 'tools' / 'train.py'
@@ -36,22 +35,18 @@ def own_data(tmp_path, make_image):
 
 
 def run(tool, config, own_data, *options):
-    process = subprocess.run(
-        [
-            sys.executable,
-            tool,
-            config,
-            '--work-dir',
-            own_data / 'work',
-            '--cfg-options',
-            *SMALL,
-            *options,
-        ],
-        env=dict(os.environ, MHC_DATA_ROOT=str(own_data), PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
+    process = ToolProcess(
+        tool,
+        config,
+        '--work-dir',
+        own_data / 'work',
+        '--cfg-options',
+        *SMALL,
+        *options,
         cwd=own_data,
+        env=dict(os.environ, MHC_DATA_ROOT=str(own_data), PYTHONPATH=str(ROOT)),
     )
+    process.wait()
     assert process.returncode == 0, process.stderr[-3000:]
     assert (own_data / 'work' / 'epoch_1.pth').is_file()
     return process.stdout + process.stderr

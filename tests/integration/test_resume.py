@@ -1,15 +1,13 @@
 """A run that was killed and resumed ends as one that was not."""
 
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_parts import Stopped
+from tool_process import ToolProcess
 
 from mhc_plugin import apis
 
@@ -122,7 +120,6 @@ def test_killed_at_any_moment(tiny_config, state_dict, environment, tmp_path):
     root = Path(__file__).parents[2]
     options = dict(train_cfg__max_epochs=30, train_dataloader__num_workers=1)
     command = [
-        sys.executable,
         root / 'tools' / 'train.py',
         Path(__file__).with_name('tiny.py'),
         '--work-dir',
@@ -132,15 +129,12 @@ def test_killed_at_any_moment(tiny_config, state_dict, environment, tmp_path):
         *(f'{name.replace("__", ".")}={value}' for name, value in options.items()),
     ]
     for _ in range(2):
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = ToolProcess(*command, cwd=tmp_path, env=environment)
         before = set(tmp_path.glob('epoch_*.pth'))
-        while process.poll() is None and not set(tmp_path.glob('epoch_*.pth')) - before:
+        while process.returncode is None and not set(tmp_path.glob('epoch_*.pth')) - before:
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
     assert not (tmp_path / 'epoch_30.pth').exists()
     apis.train(tiny_config(**options), work_dir=tmp_path, resume=True)
     apis.train(tiny_config(**options), work_dir=tmp_path / 'whole')

@@ -1,11 +1,10 @@
 """Several processes with their share of the batch each do what one does."""
 
 import json
-import socket
-import sys
 from pathlib import Path
 
 import pytest
+from tool_process import torchrun
 
 from mhc_plugin import apis
 
@@ -29,13 +28,6 @@ OPTIONS = dict(
 
 
 @pytest.fixture
-def port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
 def config_file(tiny_config, tmp_path):
     path = tmp_path / 'unknown_targets.py'
     tiny_config(**OPTIONS, experiment_name='two').dump(path)
@@ -44,19 +36,21 @@ def config_file(tiny_config, tmp_path):
 
 @pytest.mark.parametrize('processes', [2, 3])
 def test_heads_without_batch_norm_get_the_weights_of_one_process(
-    tiny_config, config_file, state_dict, run, port, tmp_path, processes
+    tiny_config, config_file, state_dict, environment, tmp_path, processes
 ):
     one = apis.train(tiny_config(**OPTIONS), work_dir=tmp_path / 'one')
-    process = run(
-        'env',
-        f'PORT={port}',
-        HERE.parents[1] / 'tools' / 'dist_train.sh',
-        config_file,
+    ran = torchrun(
         processes,
+        HERE.parents[1] / 'tools' / 'train.py',
+        config_file,
+        '--launcher',
+        'pytorch',
         '--work-dir',
         tmp_path / 'several',
+        cwd=tmp_path,
+        env=environment,
     )
-    assert process.returncode == 0, process.stderr[-3000:]
+    assert [process.returncode for process in ran] == [0] * processes, ran[0].stderr[-3000:]
     text = (tmp_path / 'several' / config_file.name).read_text()
     assert f'batch_size={12 // processes}' in text
 
@@ -67,19 +61,12 @@ def test_heads_without_batch_norm_get_the_weights_of_one_process(
     assert expected['head.fc.weight'].abs().max() > 0.1
 
 
-def test_batch_norm_and_scores(tiny_config, run, port, tmp_path):
+def test_batch_norm_and_scores(tiny_config, environment, tmp_path):
     given = apis.train(tiny_config(train_cfg__max_epochs=1), work_dir=tmp_path / 'given')
-    process = run(
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node=2',
-        f'--master_port={port}',
-        HERE / 'two_processes.py',
-        tmp_path,
-        given.checkpoint,
+    ran = torchrun(
+        2, HERE / 'two_processes.py', tmp_path, given.checkpoint, cwd=tmp_path, env=environment
     )
-    assert process.returncode == 0, process.stderr[-3000:]
+    assert [process.returncode for process in ran] == [0, 0], ran[0].stderr[-3000:]
     scores = json.loads((tmp_path / 'scores.json').read_text())
     assert scores['in_training'] == scores['of_checkpoint']
     # 33 images: the sampler repeats one, which must not count twice.

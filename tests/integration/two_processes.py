@@ -1,4 +1,4 @@
-"""Run under torchrun: train a head with batch norm and an average, and test checkpoints.
+"""Run in two processes: train a head with batch norm and an average, and test checkpoints.
 
 Arguments: a folder to work in, and a checkpoint of ``tiny.py`` to test. Writes ``scores.json``.
 """

@@ -1,9 +1,14 @@
-"""Fused heads against a ModuleList of separate ones, forward and backward."""
+"""Heads of ours beside separate ones and those of others, forward and backward."""
 
 import argparse
+import ctypes
+import gc
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from mmpretrain.models import GlobalAveragePooling
 from mmpretrain.registry import MODELS
 from rich.table import Table
 from torch import Tensor, nn
@@ -11,11 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mhc_plugin  # noqa: F401
 
+from .peers import PEERS
 from .timing import medians, print_table
 
 CHANNELS, SIZE = 1280, 7
-# Of the convolution that a head is compared with; what is larger is left out.
-MOST_OUTPUTS = 4000
+# Seconds that one step may take; what takes longer is told from the size before.
+MOST_SECONDS = 15.0
+# Seconds for the rounds of a head, of which there are three at least.
+ENOUGH_SECONDS = 30.0
+MIB = 2**20
 
 
 class SeparateHeads(nn.Module):
@@ -63,23 +72,97 @@ def separate_attention() -> nn.Module:
     return MODELS.build(head).split_heads()[0]
 
 
-# Of every head: one of it by itself, and the outputs per class of a single convolution to compare.
-HEADS = {
-    'MultiHeadClsHead': (separate_fc, 1),
-    'ConvMultiHeadClsHead': (separate_conv, 16),
-    'AttentionMultiHeadClsHead': (separate_attention, 2),
+def build_ours(name: str, num_classes: int) -> nn.Module:
+    return MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS))
+
+
+def build_linear(num_classes: int) -> nn.Module:
+    return nn.Sequential(GlobalAveragePooling(), build_ours('MultiLabelLinearClsHead', num_classes))
+
+
+def build_peer(name: str, num_classes: int) -> nn.Module:
+    head, options = PEERS[name].head, dict(num_classes=num_classes, in_channels=CHANNELS)
+    options['loss'] = dict(type='PerHeadBCELoss')
+    return MODELS.build(dict(head, **options)) if isinstance(head, dict) else head(**options)
+
+
+HEADS: dict[str, Callable[[int], nn.Module]] = {
+    'MultiFC': lambda n: build_ours('MultiHeadClsHead', n),
+    'MultiConv': lambda n: build_ours('ConvMultiHeadClsHead', n),
+    'attention': lambda n: build_ours('AttentionMultiHeadClsHead', n),
+    "MMPretrain's linear": build_linear,
+    "MMPretrain's CSRA": lambda n: build_peer('CSRA', n),
+    "timm's ML-Decoder": lambda n: build_peer('ML-Decoder', n),
+}
+# One of it by itself, and the outputs per class of a single convolution to compare.
+SEPARATE = {
+    'MultiFC': (separate_fc, 1),
+    'MultiConv': (separate_conv, 16),
+    'attention': (separate_attention, 2),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--classes', type=int, nargs='+', default=[10, 20, 80, 1000])
+    parser.add_argument('--classes', type=int, nargs='+', default=[10, 80, 1000, 9605])
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=20, help='timed rounds; medians are shown')
-    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS))
+    parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='HEAD')
     parser.add_argument(
         '--most-separate', type=int, default=80, help='more separate heads are not measured'
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def main(args: argparse.Namespace) -> None:
+    device = torch.device(args.device)
+    # The frozen backbone's features need no gradient.
+    x = torch.randn(args.batch_size, CHANNELS, SIZE, SIZE, device=device).relu()
+    where = (
+        f'batch {args.batch_size}, {SIZE} x {SIZE} x {CHANNELS}, {device.type}, '
+        f'{torch.get_num_threads()} threads, medians of {args.rounds} rounds at most'
+    )
+    show(
+        f'Forward and backward, {where}; (in brackets: from the size before)',
+        [
+            'head',
+            'classes',
+            'parameters',
+            'build s',
+            'GFLOPs forward',
+            'ms',
+            'MiB at the highest, with parameters',
+        ],
+        sizes(args, x),
+    )
+    show(
+        f'Fused heads beside separate ones, {where}',
+        [
+            'head',
+            'classes',
+            'fused ms',
+            'separate ms',
+            'times faster',
+            '... in channels_last',
+            'outputs of one 1 x 1',
+            'times its time',
+        ],
+        [
+            beside_separate(name, num_classes, args, x)
+            for name in args.heads
+            if name in SEPARATE
+            for num_classes in args.classes
+            if num_classes <= args.most_separate
+        ],
+    )
+
+
+def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify='left' if column == 'head' else 'right')
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
 
 
 def step(module: nn.Module, *inputs) -> None:
@@ -94,61 +177,98 @@ def gflops(module: nn.Module, *inputs) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def main(args: argparse.Namespace) -> None:
-    device = torch.device(args.device)
-    table = Table(
-        title=f'Forward and backward, batch {args.batch_size}, {SIZE} x {SIZE} x '
-        f'{CHANNELS}, {device.type}, {torch.get_num_threads()} threads, medians of '
-        f'{args.rounds} rounds'
-    )
-    for column in (
-        'head',
-        'classes',
-        'parameters',
-        'GFLOPs forward',
-        'fused ms',
-        'separate ms',
-        'times faster',
-        '... in channels_last',
-        'outputs of one 1 x 1',
-        'times its time',
-    ):
-        table.add_column(column, justify='left' if column == 'head' else 'right')
-    for name in args.heads:
-        for num_classes in args.classes:
-            if HEADS[name][1] * num_classes > MOST_OUTPUTS:
+# ---- at several numbers of classes
+
+
+def sizes(args: argparse.Namespace, x: Tensor) -> list[list[str]]:
+    """Rows of all heads at all sizes; those of a size take turns."""
+    rows, before = {}, {}
+    for num_classes in args.classes:
+        calls = {}
+        for name in args.heads:
+            last, seconds, mib = before.get(name, (num_classes, 0.0, 0.0))
+            seconds, mib = (value * num_classes / last for value in (seconds, mib))
+            if name in before and seconds > MOST_SECONDS:
+                rows[name, num_classes] = ['', '', '', f'({1e3 * seconds:,.0f})', f'({mib:,.0f})']
                 continue
-            table.add_row(*row(name, num_classes, args, device))
-    print_table(table)
+            start = time.perf_counter()
+            head = HEADS[name](num_classes).to(x.device)
+            built = time.perf_counter() - start
+            calls[name] = lambda head=head: step(head, (x,))
+            start = time.perf_counter()
+            calls[name]()
+            before[name] = num_classes, time.perf_counter() - start, peak_mib(head, x)
+            head.zero_grad(set_to_none=True)
+            rows[name, num_classes] = [
+                f'{sum(p.numel() for p in head.parameters()):,}',
+                f'{built:.2f}',
+                f'{gflops(head, (x,)):.3f}',
+            ]
+        # Slow ones take no part in all rounds.
+        slow = {n for n in calls if before[n][1] * args.rounds > ENOUGH_SECONDS}
+        times = medians({n: c for n, c in calls.items() if n not in slow}, args.rounds)
+        times |= medians({n: calls[n] for n in slow}, min(3, args.rounds), warmup=0)
+        for name, seconds in times.items():
+            mib = before[name][2]
+            before[name] = num_classes, seconds, mib
+            rows[name, num_classes] += [f'{1e3 * seconds:.2f}', f'{mib:,.0f}']
+    return [[name, str(n), *rows[name, n]] for name in args.heads for n in args.classes]
 
 
-def row(name: str, num_classes: int, args: argparse.Namespace, device: torch.device) -> list[str]:
-    # The frozen backbone's features need no gradient.
-    x = torch.randn(args.batch_size, CHANNELS, SIZE, SIZE, device=device).relu()
+def peak_mib(head: nn.Module, x: Tensor) -> float:
+    """Parameters and what a step holds at its highest, gradients among it, without features."""
+    head.zero_grad(set_to_none=True)
+    parameters = sum(p.numel() * p.element_size() for p in head.parameters()) / MIB
+    if x.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        step(head, (x,))
+        return parameters + (torch.cuda.max_memory_allocated() - held) / MIB
+    gc.collect()
+    # Pages that were freed and kept would be used again, and not be seen.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path('/proc/self/clear_refs').write_text('5')
+    held = _resident_mib('VmRSS')
+    step(head, (x,))
+    return parameters + max(_resident_mib('VmHWM') - held, 0.0)
+
+
+def _resident_mib(name: str) -> float:
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+# ---- beside separate heads
+
+
+def beside_separate(name: str, num_classes: int, args: argparse.Namespace, x: Tensor) -> list[str]:
     x_last = x.contiguous(memory_format=torch.channels_last)
-    separate_head, outputs = HEADS[name]
-    fused = MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS)).to(device)
-    conv = nn.Conv2d(CHANNELS, outputs * num_classes, 1).to(device)
-    calls = dict(fused=lambda: step(fused, (x,)), conv=lambda: step(conv, x))
-    parameters = sum(p.numel() for p in fused.parameters())
-    if num_classes <= args.most_separate:
-        separate = SeparateHeads(num_classes, separate_head).to(device)
-        assert parameters == sum(p.numel() for p in separate.parameters())
-        separate_last = SeparateHeads(num_classes, separate_head).to(
-            device, memory_format=torch.channels_last
-        )
-        calls['separate'] = lambda: step(separate, (x,))
-        calls['separate_last'] = lambda: step(separate_last, (x_last,))
-    t = medians(calls, args.rounds)
+    separate_head, outputs = SEPARATE[name]
+    fused = HEADS[name](num_classes).to(x.device)
+    conv = nn.Conv2d(CHANNELS, outputs * num_classes, 1).to(x.device)
+    separate = SeparateHeads(num_classes, separate_head).to(x.device)
+    assert sum(p.numel() for p in fused.parameters()) == sum(
+        p.numel() for p in separate.parameters()
+    )
+    separate_last = SeparateHeads(num_classes, separate_head).to(
+        x.device, memory_format=torch.channels_last
+    )
+    t = medians(
+        dict(
+            fused=lambda: step(fused, (x,)),
+            conv=lambda: step(conv, x),
+            separate=lambda: step(separate, (x,)),
+            separate_last=lambda: step(separate_last, (x_last,)),
+        ),
+        args.rounds,
+    )
     return [
         name,
         str(num_classes),
-        f'{parameters:,}',
-        f'{gflops(fused, (x,)):.3f}',
         f'{1e3 * t["fused"]:.2f}',
-        f'{1e3 * t["separate"]:.2f}' if 'separate' in t else '-',
-        f'{t["separate"] / t["fused"]:.1f}' if 'separate' in t else '-',
-        f'{t["separate_last"] / t["fused"]:.1f}' if 'separate' in t else '-',
+        f'{1e3 * t["separate"]:.2f}',
+        f'{t["separate"] / t["fused"]:.1f}',
+        f'{t["separate_last"] / t["fused"]:.1f}',
         str(outputs * num_classes),
         f'{t["fused"] / t["conv"]:.2f}',
     ]

@@ -12,7 +12,7 @@ voc_roots = [f'{data_root}/VOC2007', f'{data_root}/VOC2012']
 # - development do so on the small VOC2012 that the project is developed with: 428 of 1,038;
 # - chosen are chosen by the trainval of the data at hand, in the same way: see `choose_classes`.
 class_choice = '{{$MHC_VOC_CLASSES:voc}}'
-classes = dict(
+__choices = dict(  # MMEngine leaves names that begin with two underscores out of the config.
     voc=(
         'bicycle',
         'bottle',
@@ -29,7 +29,10 @@ classes = dict(
     chosen=dict(
         split='trainval', num_classes=10, min_labels=2, max_labels=7, max_images=10_000, seed=0
     ),
-)[class_choice]
+)
+if class_choice not in __choices:
+    raise ValueError(f'MHC_VOC_CLASSES is {class_choice!r}; it can be {", ".join(__choices)}.')
+classes = __choices[class_choice]
 num_classes = 10
 
 train_pipeline = [

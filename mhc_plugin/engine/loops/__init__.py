@@ -8,6 +8,7 @@ from .class_map_loops import (
 )
 from .feature_cache_loops import FeatureCacheTestLoop, FeatureCacheTrainLoop, FeatureCacheValLoop
 from .optimum_loop import OptimumTrainLoop
+from .sweep_loop import SweepTrainLoop
 
 __all__ = [
     'ClassMapTestLoop',
@@ -18,4 +19,5 @@ __all__ = [
     'FeatureCacheTrainLoop',
     'FeatureCacheValLoop',
     'OptimumTrainLoop',
+    'SweepTrainLoop',
 ]

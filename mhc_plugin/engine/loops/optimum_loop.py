@@ -29,6 +29,7 @@ from mhc_plugin.functional.linear_optimum import cross_validate, fit_linear, per
 from mhc_plugin.functional.solver import LinearProblem
 from mhc_plugin.models import FrozenBackboneClassifier, MultiHeadClsHead, PerHeadBCELoss
 from mhc_plugin.utils.batch import Features
+from mhc_plugin.utils.known_pairs import KnownPairs
 from mhc_plugin.utils.logs import log_table
 from mhc_plugin.utils.seeding import sample_seed
 
@@ -339,6 +340,8 @@ def row_targets(dataset: FeatureDataset, num_classes: int) -> Tensor:
     targets = dataset.targets
     if targets is None:
         targets = target_table(dataset, dataset.reader, num_classes)
+    if isinstance(targets, KnownPairs):
+        targets = targets.dense()
     # Rows of one view come one after another.
     return targets.repeat(dataset.reader.layout.num_rows // len(targets), 1)
 

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from . import files
 from .manifest import Entry, Layout
 
 TORCH_DTYPES = dict(fp16=torch.float16, fp32=torch.float32)
+# Texts of rows that a reader keeps decoded.
+MAX_DECODED = 1024
 # Beside each chunk's arrays: headers, a mark, and what belongs to its rows.
 EXTRA_BYTES_PER_CHUNK = 64 << 10
 
@@ -177,7 +181,9 @@ class EntryReader:
             np.int32,
         )
         self._texts = list(texts)
+        self._decode = lru_cache(MAX_DECODED)(json.loads)
         self._on_device: dict[int, Tensor] = {}
+        self._number = 1
         entry.touch()
 
     def gather(self, rows: np.ndarray) -> tuple[Tensor, ...]:
@@ -207,22 +213,33 @@ class EntryReader:
             features.append(feature.float())
         return tuple(features)
 
-    def move_to(self, device: torch.device) -> None:
-        """Copy all features into a device's memory, in the precision they are stored in."""
+    def move_to(self, device: torch.device, rank: int = 0, number: int = 1) -> None:
+        """Copy features into a device's memory, in the precision they are stored in.
+
+        Args:
+            device (torch.device): The device.
+            rank (int): Of ``number`` processes, each of which holds every so-many-th row and gets
+                others from those that hold them: all have to call :meth:`gather` in step, for
+                their own rows each. Defaults to 0.
+            number (int): Number of processes. Defaults to 1, which holds all rows.
+        """
+        self._number = number
         for position, arrays in self._arrays.items():
-            self._on_device[position] = torch.empty(
-                (self.layout.num_rows, *self.layout.shapes[position]),
+            held = self._on_device[position] = torch.empty(
+                (len(range(rank, self.layout.num_rows, number)), *self.layout.shapes[position]),
                 dtype=TORCH_DTYPES[self.layout.storage],
                 device=device,
             )
             for chunk, array in enumerate(arrays):
                 rows = self.layout.rows_of(chunk)
-                part = self._on_device[position][rows.start : rows.stop]
-                part.copy_(torch.from_numpy(array))
+                first = (rank - rows.start) % number
+                part = torch.from_numpy(array[first::number])
+                start = (rows.start + first) // number
+                held[start : start + len(part)].copy_(part)
 
     def sample(self, row: int) -> dict:
-        """What was stored for a row besides features."""
-        return json.loads(self._texts[self._text_of[row]])
+        """What was stored for a row besides features; not to be changed."""
+        return self._decode(self._texts[self._text_of[row]])
 
     def distinct_samples(self) -> Iterator[dict]:
         """What was stored besides features, each that differs from all before."""
@@ -237,6 +254,33 @@ class EntryReader:
         return tuple(
             torch.empty(len(rows), 0, device=device)
             if shape is None
-            else self._on_device[position].index_select(0, index).float()
+            else exchange_rows(self._on_device[position], index, self._number).float()
             for position, shape in enumerate(self.layout.shapes)
         )
+
+
+def exchange_rows(held: Tensor, rows: Tensor, number: int) -> Tensor:
+    """Rows of a tensor of which each of ``number`` processes holds every so-many-th.
+
+    All processes have to call it in step.
+
+    Args:
+        held (Tensor): The rows of this process: of process p those with ``row % number == p``.
+        rows (Tensor): The rows that it wants, int64 ``(N,)``.
+        number (int): Number of processes, all of the default group.
+
+    Returns:
+        Tensor: ``(N, ...)``.
+    """
+    if number == 1:
+        return held.index_select(0, rows)
+    order = (rows % number).argsort(stable=True)
+    wanted = (rows % number).bincount(minlength=number)
+    asked = torch.empty_like(wanted)
+    dist.all_to_all_single(asked, wanted)
+    wanted, asked = wanted.tolist(), asked.tolist()
+    places = rows.new_empty(sum(asked))
+    dist.all_to_all_single(places, rows[order] // number, asked, wanted)
+    received = held.new_empty(len(rows), *held.shape[1:])
+    dist.all_to_all_single(received, held.index_select(0, places), wanted, asked)
+    return torch.empty_like(received).index_copy_(0, order, received)

@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mhc_plugin.utils.batch import DataSamples, Features
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 from ..backbone_weights import BACKBONE, BackboneRecord
 from .data_preprocessor import FeatureDataPreprocessor
@@ -154,9 +155,10 @@ class FrozenBackboneClassifier(ImageClassifier):
         if targets is None or not self.takes_targets:
             return self.head.loss(feats, data_samples)
         # As the head does once it has put targets together.
-        cls_score = self.head(feats)
-        loss = self.head.loss_module(cls_score, targets.float(), avg_factor=len(cls_score))
-        return dict(loss=loss)
+        cls_score, loss_module = self.head(feats), self.head.loss_module
+        if not getattr(loss_module, 'takes_compact_targets', False):
+            targets = (targets.dense() if isinstance(targets, KnownPairs) else targets).float()
+        return dict(loss=loss_module(cls_score, targets, avg_factor=len(cls_score)))
 
 
 def pools_globally(neck: nn.Module | None) -> bool:

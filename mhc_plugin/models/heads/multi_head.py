@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -90,7 +89,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         return super().complete and not self.hidden
 
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
-        x = torch.cat([self.global_pool(x) for x in feats], 1)
+        x = side_by_side([self.global_pool(x) for x in feats])
         active = []
         for layer in self.hidden:
             x = layer(x).relu()

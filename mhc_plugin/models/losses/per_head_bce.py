@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_choice
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 VALUES = 'to hold 1, 0, -1 (unknown) or soft values in [0, 1]'
 
@@ -51,7 +52,8 @@ class PerHeadBCELoss(nn.Module):
 
     Shape:
         - cls_score: logits ``(N, num_classes)``.
-        - target: 1, 0, -1 (unknown) or soft values in [0, 1], same shape.
+        - target: 1, 0, -1 (unknown) or soft values in [0, 1], same shape; or the known ones as
+          :class:`KnownPairs`, beside which nothing of the size of ``cls_score`` is made.
         - output: a scalar.
 
     Examples:
@@ -59,6 +61,9 @@ class PerHeadBCELoss(nn.Module):
         >>> loss(torch.zeros(2, 3), torch.tensor([[1., 0., -1.], [0., 0.5, -1.]]))
         tensor(1.3863)
     """
+
+    #: Targets may be integers, and :class:`KnownPairs` in the place of a matrix.
+    takes_compact_targets = True
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class PerHeadBCELoss(nn.Module):
     def forward(
         self,
         cls_score: Tensor,
-        target: Tensor,
+        target: Tensor | KnownPairs,
         weight: Tensor | None = None,
         avg_factor: float | None = None,
         **kwargs: Any,
@@ -100,7 +105,7 @@ class PerHeadBCELoss(nn.Module):
 
         Args:
             cls_score (Tensor): Logits, ``(N, num_classes)``.
-            target (Tensor): 1, 0, -1 (unknown) or soft values in [0, 1], same shape.
+            target (Tensor | KnownPairs): 1, 0, -1 (unknown) or soft values in [0, 1], same shape.
             weight (Tensor, optional): Factors of the single terms, ``(N, )`` or
                 ``(N, num_classes)``; the mean still divides by the number of known targets.
                 Defaults to None.
@@ -120,8 +125,24 @@ class PerHeadBCELoss(nn.Module):
         self._check_values(target)
 
         # float16 and bfloat16 would lose what a sum over a batch needs, under autocast too.
-        logits = cls_score.to(torch.promote_types(cls_score.dtype, torch.float32))
-        target = target.to(logits.dtype)
+        dtype = torch.promote_types(cls_score.dtype, torch.float32)
+        if isinstance(target, KnownPairs):
+            sums, counts = self._sums_of_pairs(cls_score, target, weight, dtype)
+        else:
+            sums, counts = self._sums(cls_score.to(dtype), target.to(dtype), weight)
+
+        # Both do nothing in a single process. Gradients are averaged over processes, so each hands
+        # in as many times its share as there are processes.
+        all_reduce(counts)
+        per_class = sums * get_world_size() / counts.clamp(min=1)
+        if self.log_per_class and self.training:
+            self._log(sums, counts)
+
+        loss = (per_class * self._per_class(self.loss_weight, per_class)).sum()
+        return loss / cls_score.shape[1] if self.head_reduction == 'mean' else loss
+
+    def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum over the known targets of every class, and their number, ``(num_classes,)`` each."""
         known = target >= 0
         terms = F.binary_cross_entropy_with_logits(
             logits,
@@ -132,17 +153,28 @@ class PerHeadBCELoss(nn.Module):
         if weight is not None:
             terms = terms * weight.to(terms).reshape(len(terms), -1)
         sums = torch.where(known, terms, 0.0).sum(0)
-        counts = known.sum(0).to(sums.dtype)
+        return sums, known.sum(0).to(sums.dtype)
 
-        # Both do nothing in a single process. Gradients are averaged over processes, so each hands
-        # in as many times its share as there are processes.
-        all_reduce(counts)
-        per_class = sums * get_world_size() / counts.clamp(min=1)
-        if self.log_per_class and self.training:
-            self._log(sums, counts)
-
-        loss = (per_class * self._per_class(self.loss_weight, logits)).sum()
-        return loss / cls_score.shape[1] if self.head_reduction == 'mean' else loss
+    def _sums_of_pairs(
+        self, cls_score: Tensor, target: KnownPairs, weight: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """The same of known pairs, without a matrix of terms."""
+        images, classes = target.images, target.classes.long()
+        # One by one, since the gradient of two indices is made twice.
+        places = images * target.num_classes + classes
+        logits = cls_score.reshape(-1).index_select(0, places).to(dtype)
+        pos_weight = self._per_class(self.pos_weight, logits)
+        if pos_weight is not None and pos_weight.ndim:
+            pos_weight = pos_weight[classes]
+        terms = F.binary_cross_entropy_with_logits(
+            logits, target.values.to(dtype), pos_weight=pos_weight, reduction='none'
+        )
+        if weight is not None:
+            factors = weight[images] if weight.ndim == 1 else weight[images, classes]
+            terms = terms * factors.to(terms)
+        zeros = terms.new_zeros(target.num_classes)
+        counts = zeros.index_add(0, classes, torch.ones_like(terms))
+        return zeros.index_add(0, classes, terms), counts
 
     @staticmethod
     def _per_class(weights: Tensor | None, like: Tensor) -> Tensor | None:
@@ -169,25 +201,40 @@ class PerHeadBCELoss(nn.Module):
                 check_argument(len(values) == num_classes, name, expected, len(values))
 
     @torch.compiler.disable  # A compiled graph holds no branch on data.
-    def _check_values(self, target: Tensor) -> None:
+    def _check_values(self, target: Tensor | KnownPairs) -> None:
+        pairs = target if isinstance(target, KnownPairs) else None
+        values = target if pairs is None else pairs.values
+        if pairs is None and values.dtype == torch.int8 and not values.is_cuda and values.numel():
+            # As our tables give them: one look at each is enough.
+            lowest, highest = values.aminmax()
+            if lowest >= -1 and highest <= 1:
+                return
         # Written so that NaN is bad.
-        bad = ~((target == -1) | ((target >= 0) & (target <= 1)))
-        if not target.is_cuda:
+        bad = ~((values >= 0) & (values <= 1))
+        if pairs is None:
+            bad &= values != -1
+        if not values.is_cuda:
             if bad.any():
-                sample, label = bad.nonzero()[0].tolist()
-                value = f'{target[sample, label].item():g} for sample {sample}, class {label}'
+                place = tuple(bad.nonzero()[0])
+                found = place if pairs is None else (pairs.images[place], pairs.classes[place])
+                value = f'{values[place]:g} for sample {found[0]}, class {found[1]}'
                 check_argument(False, 'target', VALUES, value)
             return
-        if self._bad is None or len(self._bad) != bad.shape[1]:
-            self._bad = bad.new_zeros(bad.shape[1])
-            self._bad_on_host = torch.zeros(bad.shape[1], dtype=torch.bool, pin_memory=True)
+        num_classes = target.shape[1]
+        if self._bad is None or len(self._bad) != num_classes:
+            self._bad = bad.new_zeros(num_classes)
+            self._bad_on_host = torch.zeros(num_classes, dtype=torch.bool, pin_memory=True)
         # What has arrived of the batches before. Nothing waits for the copy, and a class that is
         # bad stays bad, so reading while it is written is safe.
         classes = self._bad_on_host.nonzero().flatten().tolist()
         if classes:
             self._bad = None
             check_argument(False, 'target', VALUES, f'others for classes {classes}')
-        self._bad |= bad.any(0)
+        if pairs is None:
+            self._bad |= bad.any(0)
+        else:
+            counts = values.new_zeros(num_classes, dtype=torch.float32)
+            self._bad |= counts.index_add(0, pairs.classes.long(), bad.float()) > 0
         self._bad_on_host.copy_(self._bad, non_blocking=True)
 
     @torch.compiler.disable

@@ -12,6 +12,7 @@ from torch import nn
 
 from mhc_plugin.models import FeatureDataPreprocessor, MultiHeadClsHead
 from mhc_plugin.utils.batch import DataSamples, Features
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 BACKBONES = {
     'seresnet50': (dict(type='SEResNet', depth=50), 2048),
@@ -214,7 +215,8 @@ HEADS_AND_LOSSES = {
 
 @pytest.mark.parametrize('cfg', HEADS_AND_LOSSES.values(), ids=HEADS_AND_LOSSES)
 @pytest.mark.parametrize('with_scores', [True, False], ids=['scores', 'labels'])
-def test_targets_give_the_loss_that_data_samples_give(cfg, with_scores):
+@pytest.mark.parametrize('form', [torch.Tensor, KnownPairs])
+def test_targets_give_the_loss_that_data_samples_give(cfg, with_scores, form):
     maps = torch.rand(4, 5, 2, 2)
     model = classifier(
         dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
@@ -227,16 +229,19 @@ def test_targets_give_the_loss_that_data_samples_give(cfg, with_scores):
     samples = [DataSample().set_gt_label(t.nonzero().flatten()) for t in targets]
     if with_scores:
         samples = [s.set_gt_score(t.float()) for s, t in zip(samples, targets)]
-    made = []
-    lazy = DataSamples(
-        range(4), lambda row: made.append(row) or samples[row], targets.to(torch.int8)
-    )
+    made, compact = [], targets.to(torch.int8)
+    if form is KnownPairs:
+        compact = KnownPairs.from_dense(compact)
+    lazy = DataSamples(range(4), lambda row: made.append(row) or samples[row], compact)
     assert model.takes_targets
     expected = model.loss(Features([maps]), samples)
     given = model.loss(Features([maps]), lazy)
     assert made == []
     assert given.keys() == expected.keys() == {'loss'}
-    assert torch.equal(given['loss'], expected['loss'])
+    if form is KnownPairs:
+        torch.testing.assert_close(given['loss'], expected['loss'], rtol=1e-6, atol=0)
+    else:
+        assert torch.equal(given['loss'], expected['loss'])
 
 
 class WeightedHead(MultiHeadClsHead):

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from tool_process import spawn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mhc_plugin.models.losses import PerHeadBCELoss
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 
 def reference(logits, target, loss_weight=1.0, pos_weight=1.0, head_reduction='sum'):
@@ -325,6 +326,8 @@ def train_half(rank, folder):
     half = slice(rank * HALF, (rank + 1) * HALF)
     criterion = PerHeadBCELoss(loss_weight=[1.0, 2.0, 3.0, 4.0], log_per_class=True)
     loss = criterion(model(inputs[half]), target[half])
+    of_pairs = criterion(model(inputs[half]), KnownPairs.from_dense(target[half]))
+    torch.testing.assert_close(of_pairs, loss)
     loss.backward()
     scalars = MessageHub.get_current_instance().log_scalars
     torch.save(
@@ -339,7 +342,7 @@ def train_half(rank, folder):
 
 
 def test_two_processes_give_the_gradient_of_the_global_mean(tmp_path, message_hub):
-    mp.spawn(train_half, (str(tmp_path),), nprocs=2)
+    spawn(train_half, (str(tmp_path),), 2)
     halves = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
 
     model, inputs, target = distributed_case()

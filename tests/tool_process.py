@@ -1,0 +1,108 @@
+"""Tools in processes of their own, forked from one that has imported what takes seconds."""
+
+import gc
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch.multiprocessing as mp
+
+# A fork of this server starts as a fresh interpreter that has imported these would: of what the
+# tests have changed or run before it knows nothing.
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(['mhc_plugin.apis', 'mhc_plugin.cli', 'timm'])
+
+
+class ToolProcess:
+    """``python SCRIPT ARGS...``, started.
+
+    Args:
+        command (Sequence): The script and its arguments.
+        cwd (Path): Folder to run in.
+        env (dict): The whole environment.
+    """
+
+    def __init__(self, *command, cwd, env):
+        self._folder = TemporaryDirectory()
+        self._out, self._err = (Path(self._folder.name) / name for name in ('out', 'err'))
+        command = [str(word) for word in command]
+        self.process = SERVER.Process(
+            target=_run, args=(command, str(cwd), dict(env), str(self._out), str(self._err))
+        )
+        self.process.start()
+
+    @property
+    def stdout(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; minus the signal that ended it."""
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        self.process.join(seconds)
+        return self.returncode
+
+
+def _run(command, cwd, env, out, err):
+    gc.freeze()
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv = command
+    sys.path[:0] = [
+        str(Path(command[0]).parent),
+        *filter(None, env.get('PYTHONPATH', '').split(os.pathsep)),
+    ]
+    runpy.run_path(command[0], run_name='__main__')
+
+
+def torchrun(number: int, *command, cwd, env) -> list[ToolProcess]:
+    """Run a script in several processes, with what torchrun tells them."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    processes = [
+        ToolProcess(
+            *command,
+            cwd=cwd,
+            env=dict(
+                env,
+                MASTER_ADDR='127.0.0.1',
+                MASTER_PORT=str(port),
+                WORLD_SIZE=str(number),
+                LOCAL_WORLD_SIZE=str(number),
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            ),
+        )
+        for rank in range(number)
+    ]
+    for process in processes:
+        process.wait()
+    return processes
+
+
+def spawn(function, args: tuple, number: int) -> None:
+    """Call ``function(rank, *args)`` in several processes; what one raises is raised here."""
+    mp.start_processes(function, args, nprocs=number, start_method='forkserver')

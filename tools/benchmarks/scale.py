@@ -1,0 +1,337 @@
+"""Growth with images and classes: the start of a cached run, its epochs, memory, checkpoints."""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from rich.table import Table
+
+import mhc_plugin.features.loader as loader_module
+from mhc_plugin.cli.stored_features import entries_table, entry_report
+from mhc_plugin.features.store import ChunkBuffer, FeatureStore, write_chunk
+
+from .made_features import link_images, made_config
+from .timing import print_table
+
+SHARED = dict(channels=256, classes=10, known=10)
+# Channels for numbers of classes: as many multiplications an image.
+EQUAL_WORK = {10: 2560, 100: 256, 1000: 26}
+OPEN_IMAGES = dict(channels=256, classes=601, known=8)
+TRAINABLE = dict(channels=1280, classes=9605, known=8)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--images', type=int, nargs='+', default=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        '--most-images',
+        type=int,
+        default=1_700_000,
+        help="for the memory of OpenImages' labels, of 601 classes",
+    )
+    parser.add_argument('--folder', help='where to make images; it is removed at the end')
+    parser.add_argument('--plot', help='file for curves of growth, .svg')
+
+
+def main(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        measure(args, Path(folder))
+
+
+def measure(args: argparse.Namespace, folder: Path) -> None:
+    link_images(folder / 'images', max(*args.images, args.most_images))
+    rows = {length: growth(folder, length) for length in args.images}
+    show(
+        '256 channels, 10 classes, batch 128; us and seconds, in brackets those of the processor',
+        [
+            'images',
+            'us an image in an epoch',
+            'first start, all bytes read',
+            'start, --trust-mtime',
+            'MiB beside features',
+        ],
+        [
+            [
+                f'{length:,}',
+                *(both(row[name]) for name in ('us', 'first', 'trusted')),
+                f'{row["mib"]:.0f}',
+            ]
+            for length, row in rows.items()
+        ],
+    )
+    show(
+        '`tools/feature_cache.py` over the entries of these, once it has started',
+        ['command', 'seconds'],
+        [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
+    )
+    table = []
+    for classes, channels in EQUAL_WORK.items():
+        found = run_apart(
+            folder, 'classes', length=10_000, channels=channels, classes=classes, known=10, epochs=9
+        )
+        table.append([str(classes), str(channels), both(us_of(found)), found['targets']])
+    show(
+        '10,000 images with 10 known labels, as many multiplications',
+        ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
+        table,
+    )
+    found = run_apart(
+        folder, 'cache', length=args.most_images, trust_mtime=True, mapped=True, **OPEN_IMAGES
+    )
+    show(
+        "As OpenImages: labels of 601 classes, 8 known of an image; features stay in the store's "
+        'files',
+        ['images', 'targets kept as', 'MiB of targets', 'MiB of all, at the highest'],
+        [
+            [
+                f'{args.most_images:,}',
+                found['targets'],
+                f'{found["target_mib"]:.0f}',
+                f'{found["peak_mib"]:.0f}',
+            ]
+        ],
+    )
+    found = run_apart(folder, 'trainable', length=1280, epochs=2, checkpoints=True, **TRAINABLE)
+    show(
+        f'A checkpoint of {TRAINABLE["classes"]:,} heads on {TRAINABLE["channels"]:,} channels',
+        ['parameters', 'build (s)', 'save (s)', 'MiB', 'resume (s)', 'weights after resuming'],
+        [[*found['checkpoint']]],
+    )
+    if args.plot:
+        plot(rows, Path(args.plot))
+
+
+def growth(folder: Path, length: int) -> dict[str, Any]:
+    """A first run that stores features and trains, and a later start."""
+    setting = dict(length=length, **SHARED)
+    epochs = 2 + min(8, 200_000 // length)
+    first = run_apart(folder, 'cache', epochs=epochs, **setting)
+    trusted = run_apart(folder, 'cache', trust_mtime=True, mapped=True, **setting)
+    return dict(
+        us=us_of(first), first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib']
+    )
+
+
+def us_of(found: dict) -> tuple[float, float]:
+    """Microseconds an image, as :class:`Clocks`: the median of all epochs but the first."""
+    return tuple(
+        1e6 * statistics.median(times) / found['length'] for times in zip(*found['epochs'][1:])
+    )
+
+
+def both(seconds: Sequence[float]) -> str:
+    return f'{seconds[0]:.1f} ({seconds[1]:.1f})'
+
+
+def run_apart(folder: Path, cache: str, **setting) -> dict:
+    """:func:`run` in a process of its own, for its memory."""
+    setting |= dict(images=str(folder / 'images'), cache_dir=str(folder / cache))
+    # What was imported is there; nothing has run in threads yet, which a fork would lose.
+    with get_context('fork').Pool(1) as pool:
+        return pool.apply(run, kwds=setting)
+
+
+def run(
+    images: str,
+    cache_dir: str,
+    length: int,
+    channels: int,
+    classes: int,
+    known: int,
+    epochs: int = 0,
+    trust_mtime: bool = False,
+    mapped: bool = False,
+    checkpoints: bool = False,
+) -> dict:
+    """Start a run on made features, and train for some epochs."""
+    loader_module.fill = fill_with_noise
+    if mapped:
+        loader_module.CPU_SHARE = 0.0
+    with tempfile.TemporaryDirectory() as work_dir, PeakMemory() as memory:
+        cfg = made_config(
+            'MultiHeadClsHead', channels, 1, length, max(epochs, 1), work_dir, cache_dir, classes
+        )
+        cfg.train_dataloader.dataset.update(type='LinkedImages', folder=images, num_known=known)
+        cfg.train_dataloader.dataset.pop('size')
+        cfg.train_cfg.cache.trust_mtime = trust_mtime
+        runner = Runner.from_cfg(cfg)
+        loop = runner._train_loop = runner.build_train_loop(runner._train_loop)
+        result = dict(length=length)
+        clocks = Clocks()
+        loop.use_features('train', training=True)
+        result['start'] = clocks.seconds()
+        targets = loop.dataloader.dataset.targets
+        is_matrix = isinstance(targets, torch.Tensor)
+        result['targets'] = 'matrix' if is_matrix else 'known pairs'
+        result['target_mib'] = (targets.nbytes if is_matrix else targets.num_bytes) / 2**20
+        if epochs:
+            result['epochs'] = time_epochs(runner)
+        else:
+            next(iter(loop.dataloader))
+        result['peak_mib'] = memory.peak()
+        if checkpoints:
+            result['checkpoint'] = save_and_resume(runner, cfg)
+    return result
+
+
+class Clocks:
+    """Seconds of the wall and of the processor since it was made, without those of filling."""
+
+    filling = 0.0, 0.0
+
+    def __init__(self) -> None:
+        Clocks.filling = 0.0, 0.0
+        self._start = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> tuple[float, float]:
+        now = time.perf_counter(), time.process_time()
+        wall, processor = (n - s - f for n, s, f in zip(now, self._start, self.filling))
+        return wall, processor
+
+
+def fill_with_noise(entry, plan, layout, chunks: Sequence[int], *args) -> None:
+    """In the place of the backbone: features of noise; the time that it takes is kept."""
+    clocks, rng = Clocks(), np.random.RandomState(0)
+    sample = dict(
+        metainfo={},
+        metainfo_of_info=['img_path', 'sample_idx'],
+        data={},
+        data_of_info=['gt_label', 'gt_score'],
+    )
+    for number in chunks:
+        chunk = ChunkBuffer(layout, number)
+        features = rng.rand(len(chunk.rows), *layout.shapes[0]).astype(np.float32)
+        chunk.append([torch.from_numpy(features)], [sample] * len(chunk.rows))
+        write_chunk(entry, chunk)
+    Clocks.filling = clocks.seconds()
+
+
+class PeakMemory:
+    """Memory of this process that is no mapped file, beyond what it had before, at its highest."""
+
+    def __enter__(self) -> 'PeakMemory':
+        self._before = self._highest = _anonymous_mib()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *args) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def peak(self) -> float:
+        return max(self._highest, _anonymous_mib()) - self._before
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            self._highest = max(self._highest, _anonymous_mib())
+
+
+def _anonymous_mib() -> float:
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return int(next(x for x in lines if x.startswith('RssAnon')).split()[1]) / 1024
+
+
+def time_epochs(runner: Runner) -> list[tuple[float, float]]:
+    """Train; seconds of every epoch, through all of MMEngine."""
+    loop, times = runner.train_loop, []
+    run_epoch = loop.run_epoch
+
+    def timed() -> None:
+        clocks = Clocks()
+        run_epoch()
+        times.append(clocks.seconds())
+
+    loop.run_epoch = timed
+    runner.train()
+    return times
+
+
+def save_and_resume(runner: Runner, cfg) -> list[str]:
+    """What a checkpoint of a trained run takes, and whether another goes on from it."""
+    start = time.perf_counter()
+    runner.save_checkpoint(cfg.work_dir, 'whole.pth')
+    saved = time.perf_counter() - start
+    path = Path(cfg.work_dir) / 'whole.pth'
+    cfg.experiment_name, cfg.load_from, cfg.resume = 'resumed', str(path), True
+    start = time.perf_counter()
+    other = Runner.from_cfg(cfg)
+    built = time.perf_counter() - start
+    other._train_loop = other.build_train_loop(other._train_loop)
+    other.optim_wrapper = other.build_optim_wrapper(other.optim_wrapper)
+    other.param_schedulers = other.build_param_scheduler(other.param_schedulers)
+    start = time.perf_counter()
+    other.load_or_resume()
+    resumed = time.perf_counter() - start
+    states = [r.model.head.state_dict() for r in (runner, other)]
+    is_equal = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    return [
+        f'{sum(p.numel() for p in runner.model.head.parameters()):,}',
+        f'{built:.1f}',
+        f'{saved:.1f}',
+        f'{path.stat().st_size / 2**20:.0f}',
+        f'{resumed:.1f}',
+        'equal' if is_equal else 'differ',
+    ]
+
+
+def tool_times(cache_dir: Path) -> dict[str, float]:
+    """Seconds of the tool that looks after stored features, once it has started."""
+    store, times = FeatureStore(cache_dir), {}
+    largest = max(store.entries(), key=lambda entry: entry.layout().num_samples)
+    for name, call in {
+        'list': lambda: entries_table(store),
+        'info': lambda: entry_report(store.find(largest.key)),
+    }.items():
+        start = time.perf_counter()
+        call()
+        times[name] = time.perf_counter() - start
+    return times
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify='right' if i else 'left')
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+
+
+def plot(rows: dict[int, dict[str, Any]], path: Path) -> None:
+    """Curves of growth, of processor time: it depends less on what else runs."""
+    import matplotlib
+
+    matplotlib.use('svg')
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'svg.fonttype': 'none', 'font.size': 8})
+    figure, axes = pyplot.subplots(1, 3, figsize=(7.2, 2.1), layout='constrained')
+    curves = (
+        ('processor us an image in an epoch', {'us': ''}),
+        ('processor seconds to start', {'first': 'all bytes read', 'trusted': '--trust-mtime'}),
+        ('MiB beside features', {'mib': ''}),
+    )
+    for axis, (title, names) in zip(axes, curves):
+        for name, label in names.items():
+            values = [row[name] if name == 'mib' else row[name][1] for row in rows.values()]
+            axis.plot(list(rows), values, 'o-', ms=3, label=label)
+        axis.set(title=title, xlabel='images', xscale='log')
+        if 'us' in names:
+            axis.set_ylim(0)
+        else:
+            axis.set_yscale('log')
+        if len(names) > 1:
+            axis.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata=dict(Date=None))
+    pyplot.close(figure)
