@@ -127,7 +127,7 @@ PEERS = {
     'MultiConv, by root': Peer(
         dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03
     ),
-    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 10, True, sight=False),
+    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 20, True, sight=False),
     'attention, one': Peer(
         dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03
     ),
