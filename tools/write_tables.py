@@ -110,7 +110,7 @@ def printed(
             rows = [dict(zip(table['columns'], row)) for row in table['rows']]
             if heads is not None:
                 found = {row['head']: row for row in rows}
-                rows = [found[head] for head in heads]
+                rows = [found[head] for head in heads if head in found]
             if table['title'] and columns is None:
                 parts.append(f'{table["title"]}:')
             parts.append(
@@ -254,7 +254,14 @@ TABLES = {
     'combined0': printed(
         'peers_combined0',
         ('head', 'mAP', 'top-4', 'GridPG', 'Swap', 'parameters'),
-        ('linear = MultiFC, avg', 'MultiConv', 'ConvFC-160', 'CSRA', 'ML-Decoder', 'attention'),
+        (
+            'linear = MultiFC, avg',
+            'linear, by root',
+            'MultiConv',
+            'B-cos linear',
+            'CSRA',
+            'attention',
+        ),
     ),
     'peers-combined0': printed('peers_combined0'),
     'peers-voc': printed('peers_voc'),

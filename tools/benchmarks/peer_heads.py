@@ -119,17 +119,15 @@ PEERS = {
     'MultiFC, lse': Peer(dict(type='MultiHeadClsHead', pool='lse')),
     'B-cos linear': Peer(BcosLinearHead, dict(lr=0.1)),
     'CSRA': Peer(dict(type='CSRAClsHead', num_heads=1, lam=0.1)),
-    'ConvFC-16': Peer(dict(type='ConvClsHead'), bfloat16=True),
-    'ConvFC-160': Peer(dict(type='ConvClsHead', conv_channels=160), bfloat16=True),
-    'ConvFC-160, AdamW': Peer(
-        dict(type='ConvClsHead', conv_channels=160), ADAMW, 0.01, 20, bfloat16=True
-    ),
-    'MultiConv': Peer(dict(type='ConvMultiHeadClsHead'), bfloat16=True),
-    'MultiConv, AdamW': Peer(dict(type='ConvMultiHeadClsHead'), ADAMW, 0.01, 20, bfloat16=True),
+    'ConvFC-16': Peer(dict(type='ConvClsHead')),
+    'ConvFC-160': Peer(dict(type='ConvClsHead', conv_channels=160)),
+    'ConvFC-160, AdamW': Peer(dict(type='ConvClsHead', conv_channels=160), ADAMW, 0.01, 20),
+    'MultiConv': Peer(dict(type='ConvMultiHeadClsHead')),
+    'MultiConv, AdamW': Peer(dict(type='ConvMultiHeadClsHead'), ADAMW, 0.01, 20),
     'MultiConv, by root': Peer(
-        dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03, bfloat16=True
+        dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03
     ),
-    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 10, True, sight=False),
+    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 20, True, sight=False),
     'attention, one': Peer(
         dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03
     ),

@@ -71,12 +71,15 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
         inputs = torch.cat(maps).contiguous(memory_format=torch.channels_last)
     head.normalize = None
     head.train()
-    with seeded(seed, 1), torch.autocast('cpu', torch.bfloat16, enabled=peer.bfloat16):
+    with seeded(seed, 1):
         for epoch in range(peer.epochs):
             for group in optimizer.param_groups:
                 group['lr'] = lr * (1 + math.cos(math.pi * epoch / peer.epochs)) / 2
             for batch in torch.randperm(len(inputs)).split(BATCH):
-                loss = head.loss_module(head((inputs[batch],)).float(), part.targets[batch])
+                # Within the loop: autocast keeps what it has cast, and so the weights of one step.
+                with torch.autocast('cpu', torch.bfloat16, enabled=peer.bfloat16):
+                    logits = head((inputs[batch],))
+                loss = head.loss_module(logits.float(), part.targets[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
