@@ -136,7 +136,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
         """What all heads do alike to their inputs in training, before :meth:`score`.
 
-        That is, dropout of channels that several heads read; by default nothing.
+        That is, dropout of channels that several heads read, and formats; by default nothing.
         """
         return feats
 

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_int
 
-from ..layers import NORMS, FusedConvStage, FusedLinear, GlobalPool, resize_to_largest, side_by_side
+from ..layers import (
+    NORMS,
+    FusedConvStage,
+    FusedLinear,
+    GlobalPool,
+    resize_to_largest,
+    side_by_side,
+    to_channels_last,
+)
 from .base import BaseMultiHeadClsHead
 from .split_head import SplitHead
 
@@ -121,6 +129,10 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         exact = (self.act_cfg or {}).get('type') in (None, 'ReLU', 'LeakyReLU')
         head_by_head = self.dropout == 0 or self.connection != 'stages'
         return 2 if whole_vectors and exact and self.pool != 'lse' and head_by_head else 1
+
+    def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
+        # Here, and not in every block.
+        return [to_channels_last(x) for x in feats]
 
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         maps = [convs(x) for convs, x in zip(self.convs, feats)]

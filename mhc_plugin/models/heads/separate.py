@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from mhc_plugin.utils.seeding import sample_seed, seeded
 
-from ..layers import to_channels_last
-
 if TYPE_CHECKING:
     from .base import BaseMultiHeadClsHead
 
@@ -176,8 +174,6 @@ class Blocks:
 
     def score(self, head: 'BaseMultiHeadClsHead', feats: list[Tensor]) -> Tensor:
         """What ``head.score(feats)`` gives, ``(N, num_heads)``; running statistics are followed."""
-        # Once, and not in every block.
-        feats = [to_channels_last(x) if x.dim() == 4 else x for x in feats]
         groups = []
         for (feeds, heads), block in zip(self.members.items(), self.blocks):
             positions = [head.stages.index(stage) for stage, _ in feeds]
