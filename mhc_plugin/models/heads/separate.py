@@ -258,8 +258,9 @@ class _Stacked:
         if self.is_parameter:
             return
         if self.whole.dim() == 0:
-            self.whole.copy_(part)
+            self.whole.data.copy_(part)
             return
         places = self.places[start : start + self.size]
-        rows = self.whole.unflatten(0, (-1, self.width))
+        # Through `data`, as a norm itself does it: autograd does not count it as a change.
+        rows = self.whole.data.unflatten(0, (-1, self.width))
         rows[places] = part.unflatten(0, (self.size, -1))[: len(places)]
