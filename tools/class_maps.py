@@ -70,15 +70,16 @@ def load(config: str, checkpoint: str, device: str | None) -> MultiLabelInferenc
 
 
 def titles(asked: list[tuple[str, str]]) -> list[str]:
-    """Name models by what their checkpoints, configs or folders differ in."""
+    """Name models by what their configs, checkpoints or folders differ in."""
+    configs = [Path(config).stem for config, _ in asked]
     checkpoints = ['untrained' if path == 'none' else Path(path).stem for _, path in asked]
+    folders = [Path(path).parent.name for _, path in asked]
+    if len(asked) > 1 and len(set(configs)) == len(asked):
+        return differing_parts(configs)
     if len(set(checkpoints)) == len(asked):
         return checkpoints
-    configs = [Path(config).stem for config, _ in asked]
-    folders = [Path(path).parent.name for _, path in asked]
-    for names in (configs, folders):
-        if len(set(names)) == len(names):
-            return differing_parts(names)
+    if len(set(folders)) == len(asked):
+        return differing_parts(folders)
     return ['first', 'second']
 
 

@@ -109,8 +109,8 @@ def printed(
             rows = [dict(zip(table['columns'], row)) for row in table['rows']]
             if heads is not None:
                 found = {row['head']: row for row in rows}
-                rows = [found[head] for head in heads]
-            if len(record['scores']) > 1 and columns is None:
+                rows = [found[head] for head in heads if head in found]
+            if table['title'] and columns is None:
                 parts.append(f'{table["title"]}:')
             parts.append(
                 markdown(own, [[BOLD.sub(r'**\1**', row[c]) for c in own] for row in rows])
@@ -235,7 +235,14 @@ TABLES = {
     'combined0': printed(
         'peers_combined0',
         ('head', 'mAP', 'top-4', 'GridPG', 'Swap', 'parameters'),
-        ('linear = MultiFC, avg', 'MultiConv', 'ConvFC-160', 'CSRA', 'ML-Decoder', 'attention'),
+        (
+            'linear = MultiFC, avg',
+            'linear, by root',
+            'MultiConv',
+            'B-cos linear',
+            'CSRA',
+            'attention',
+        ),
     ),
     'peers-combined0': printed('peers_combined0'),
     'peers-voc': printed('peers_voc'),
@@ -245,6 +252,7 @@ TABLES = {
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),
+    'scale': printed('scale'),
     'speed-heads': printed('speed_heads'),
     'speed-maps': printed('speed_maps'),
     'results': all_results,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.runner import Runner
 from tiny_cache_run import make_cfg, make_images
+from tool_process import spawn
 
 from mhc_plugin.features import loader as loader_module
 from mhc_plugin.features.store import EntryReader, FeatureStore, Layout
@@ -53,7 +53,7 @@ def gather_in_step(rank, folder, entry):
 
 
 def test_rows_come_from_those_who_hold_them(entry, tmp_path):
-    mp.spawn(gather_in_step, (str(tmp_path), entry), nprocs=NUMBER)
+    spawn(gather_in_step, (str(tmp_path), entry), NUMBER)
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 4])
@@ -100,4 +100,4 @@ def train_batches(rank, folder, images):
 
 def test_a_loop_of_two_processes_gets_the_same_batches(tmp_path):
     images = make_images(tmp_path / 'images')
-    mp.spawn(train_batches, (str(tmp_path), images), nprocs=NUMBER)
+    spawn(train_batches, (str(tmp_path), images), NUMBER)

@@ -117,6 +117,7 @@ def test_panels_of_a_data_set_before_and_after(tool, checkpoint, tmp_path):
     [
         ([('a.py', 'runs/epoch_9.pth')], ['epoch_9']),
         ([('a.py', 'none'), ('a.py', 'runs/epoch_9.pth')], ['untrained', 'epoch_9']),
+        ([('a_x.py', 'runs/epoch_9.pth'), ('b_x.py', 'runs/epoch_30.pth')], ['a', 'b']),
         (
             [
                 ('vgg19_multifc_voc', 'x/epoch_9.pth'),

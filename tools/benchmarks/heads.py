@@ -184,20 +184,16 @@ def sizes(args: argparse.Namespace, x: Tensor) -> list[list[str]]:
     """Rows of all heads at all sizes; those of a size take turns."""
     rows, before = {}, {}
     for num_classes in args.classes:
-        heads, calls = {}, {}
+        calls = {}
         for name in args.heads:
-            seconds, mib = (
-                (v * num_classes / before[name][0] for v in before[name][1:])
-                if (name in before)
-                else (0.0, 0.0)
-            )
-            if seconds > MOST_SECONDS:
+            last, seconds, mib = before.get(name, (num_classes, 0.0, 0.0))
+            seconds, mib = (value * num_classes / last for value in (seconds, mib))
+            if name in before and seconds > MOST_SECONDS:
                 rows[name, num_classes] = ['', '', '', f'({1e3 * seconds:,.0f})', f'({mib:,.0f})']
                 continue
             start = time.perf_counter()
-            head = HEADS[name](num_classes)
+            head = HEADS[name](num_classes).to(x.device)
             built = time.perf_counter() - start
-            heads[name] = head.to(x.device)
             calls[name] = lambda head=head: step(head, (x,))
             start = time.perf_counter()
             calls[name]()
@@ -211,7 +207,7 @@ def sizes(args: argparse.Namespace, x: Tensor) -> list[list[str]]:
         # Slow ones take no part in all rounds.
         slow = {n for n in calls if before[n][1] * args.rounds > ENOUGH_SECONDS}
         times = medians({n: c for n, c in calls.items() if n not in slow}, args.rounds)
-        times |= medians({n: calls[n] for n in slow}, 3, warmup=1)
+        times |= medians({n: calls[n] for n in slow}, min(3, args.rounds), warmup=0)
         for name, seconds in times.items():
             mib = before[name][2]
             before[name] = num_classes, seconds, mib

@@ -76,6 +76,7 @@ class Peer:
         weight_decay (float): Of the weights, not of biases and scales.
         epochs (int): Cosine annealing ends with them.
         bfloat16 (bool): Whether products in training are in bfloat16.
+        sight (bool): Whether its maps are measured; a gradient per class and image may be too dear.
     """
 
     head: dict | type
@@ -83,6 +84,7 @@ class Peer:
     weight_decay: float = 0.0
     epochs: int = 30
     bfloat16: bool = False
+    sight: bool = True
 
     def build(self, num_classes: int, in_channels: int, seed: int) -> nn.Module:
         options = dict(num_classes=num_classes, in_channels=in_channels)
@@ -117,17 +119,15 @@ PEERS = {
     'MultiFC, lse': Peer(dict(type='MultiHeadClsHead', pool='lse')),
     'B-cos linear': Peer(BcosLinearHead, dict(lr=0.1)),
     'CSRA': Peer(dict(type='CSRAClsHead', num_heads=1, lam=0.1)),
-    'ConvFC-16': Peer(dict(type='ConvClsHead'), bfloat16=True),
-    'ConvFC-160': Peer(dict(type='ConvClsHead', conv_channels=160), bfloat16=True),
-    'ConvFC-160, AdamW': Peer(
-        dict(type='ConvClsHead', conv_channels=160), ADAMW, 0.01, 20, bfloat16=True
-    ),
-    'MultiConv': Peer(dict(type='ConvMultiHeadClsHead'), bfloat16=True),
-    'MultiConv, AdamW': Peer(dict(type='ConvMultiHeadClsHead'), ADAMW, 0.01, 20, bfloat16=True),
+    'ConvFC-16': Peer(dict(type='ConvClsHead')),
+    'ConvFC-160': Peer(dict(type='ConvClsHead', conv_channels=160)),
+    'ConvFC-160, AdamW': Peer(dict(type='ConvClsHead', conv_channels=160), ADAMW, 0.01, 20),
+    'MultiConv': Peer(dict(type='ConvMultiHeadClsHead')),
+    'MultiConv, AdamW': Peer(dict(type='ConvMultiHeadClsHead'), ADAMW, 0.01, 20),
     'MultiConv, by root': Peer(
-        dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03, bfloat16=True
+        dict(type='ConvMultiHeadClsHead', normalize='root'), weight_decay=0.03
     ),
-    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 10, bfloat16=True),
+    'ML-Decoder': Peer(MLDecoderHead, dict(type='AdamW', lr=3e-4), 0.01, 20, True, sight=False),
     'attention, one': Peer(
         dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03
     ),

@@ -71,12 +71,15 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
         inputs = torch.cat(maps).contiguous(memory_format=torch.channels_last)
     head.normalize = None
     head.train()
-    with seeded(seed, 1), torch.autocast('cpu', torch.bfloat16, enabled=peer.bfloat16):
+    with seeded(seed, 1):
         for epoch in range(peer.epochs):
             for group in optimizer.param_groups:
                 group['lr'] = lr * (1 + math.cos(math.pi * epoch / peer.epochs)) / 2
             for batch in torch.randperm(len(inputs)).split(BATCH):
-                loss = head.loss_module(head((inputs[batch],)).float(), part.targets[batch])
+                # Within the loop: autocast keeps what it has cast, and so the weights of one step.
+                with torch.autocast('cpu', torch.bfloat16, enabled=peer.bfloat16):
+                    logits = head((inputs[batch],))
+                loss = head.loss_module(logits.float(), part.targets[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -104,8 +107,13 @@ def logits_of(head: nn.Module, part: Part) -> Tensor:
         return torch.cat([head((x.float(),)) for x in part.maps.split(BATCH)])
 
 
-def measure(head: nn.Module, part: Part, size: int) -> tuple[dict[str, float], Tensor]:
+def measure(
+    head: nn.Module, part: Part, size: int, sight: bool = True
+) -> tuple[dict[str, float], Tensor]:
     """Scores and sight of a trained head, in percent, and its logits."""
+    if not sight:
+        logits = logits_of(head, part)
+        return scores_of(logits, part), logits
     games = {}
     if 'gt_cells' in part.samples[0]:
         games = {'GridPG': 'GridPointingGame'}
@@ -131,15 +139,20 @@ def measure(head: nn.Module, part: Part, size: int) -> tuple[dict[str, float], T
     else:
         with torch.no_grad():
             bias = head((torch.zeros_like(part.maps[:1]).float(),))[0]
-    scores = dict(mAP=100 * average_precision(logits, part.targets).nanmean().item())
-    if 'GridPG' in games:
-        counts = topk_counts(logits, part.targets, 4)[4]
-        scores['top-4'] = 100 * label_scores(counts, 'micro')['precision'].item()
+    scores = scores_of(logits, part)
     scores['completeness'] = 100 * completeness(logits, means, bias)
     keys = dict(GridPG='grid_pg', EnergyPG='energy_pg', Pointing='pointing_game')
     for name, metric in metrics.items():
         scores[name] = metric.compute_metrics(metric.results)[keys[name]]
     return scores, logits
+
+
+def scores_of(logits: Tensor, part: Part) -> dict[str, float]:
+    scores = dict(mAP=100 * average_precision(logits, part.targets).nanmean().item())
+    if 'gt_cells' in part.samples[0]:
+        counts = topk_counts(logits, part.targets, 4)[4]
+        scores['top-4'] = 100 * label_scores(counts, 'micro')['precision'].item()
+    return scores
 
 
 def swap_score(before: Tensor, after: Tensor, swaps: SwappedSplices) -> float:
@@ -155,12 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--peers', nargs='+', choices=PEERS, default=list(PEERS), metavar='PEER')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
-        '--few-seeds',
-        nargs='+',
-        choices=PEERS,
-        default=[],
-        metavar='PEER',
-        help='peers that are too dear for more than the first seed',
+        '--stored', action='store_true', help='the table of what is stored; nothing is trained'
     )
     parser.add_argument('--work-dir', default='work_dirs/peers', help='of features and results')
     parser.add_argument('--size', type=int, default=112, help='to which maps are resized')
@@ -187,11 +195,13 @@ def run(args: argparse.Namespace) -> dict:
     data = Data(args)
     runs: dict[str, list[dict]] = {}
     for name in args.peers:
-        for seed in args.seeds[:1] if name in args.few_seeds else args.seeds:
-            runs.setdefault(name, []).append(run_of(data, name, seed, args))
-            if seed == args.seeds[0] and args.road_images and name in args.road_peers:
-                add_road(data, name, seed, runs[name][0], args.road_images)
-    cost = costs(args.peers, data.parts['train'], data.num_classes)
+        for seed in args.seeds:
+            result = run_of(data, name, seed, args)
+            if result is not None:
+                runs.setdefault(name, []).append(result)
+        if name in runs and args.road_images and name in args.road_peers:
+            add_road(data, name, args.seeds[0], runs[name][0], args.road_images)
+    cost = costs(list(runs), data.parts['train'], data.num_classes)
     for test in data.tests:
         print_table(table(args, data, test, runs, cost))
     return dict(seeds=args.seeds, data=data_hash(data.sets['train']))
@@ -205,18 +215,20 @@ def head_of(data: Data, name: str, seed: int) -> nn.Module:
     return PEERS[name].build(data.num_classes, data.parts['train'].maps.shape[1], seed)
 
 
-def run_of(data: Data, name: str, seed: int, args: argparse.Namespace) -> dict:
+def run_of(data: Data, name: str, seed: int, args: argparse.Namespace) -> dict | None:
     """Scores and logits on every test set, and weights: stored, or measured and stored."""
     path, key = path_of(data, name, seed), (PEERS[name].key, args.size)
     if path.is_file():
         result = torch.load(path, weights_only=False)
         if result['key'] == key:
             return result
+    if args.stored:
+        return None
     head = head_of(data, name, seed)
     train(head, PEERS[name], data.parts['train'], seed)
     result = dict(key=key, weights=head.state_dict(), scores={}, logits={})
     for test in data.tests:
-        scores, logits = measure(head, data.parts[test], args.size)
+        scores, logits = measure(head, data.parts[test], args.size, PEERS[name].sight)
         if data.swaps is not None:
             scores['Swap'] = swap_score(logits, logits_of(head, data.parts['swapped']), data.swaps)
         result['scores'][test], result['logits'][test] = scores, logits
@@ -276,15 +288,12 @@ def table(args: argparse.Namespace, data: Data, test: str, runs: dict, costs: di
     columns = [c for c in COLUMNS if any(c in run for own in scores.values() for run in own)]
     title = (
         f'{Path(args.config).stem.rsplit("_", 1)[-1]}, {len(data.sets["train"]):,} of train, '
-        f'{len(data.sets[test]):,} of {test}, seeds {", ".join(map(str, args.seeds))}'
+        f'{len(data.sets[test]):,} of {test}'
     )
-    few = [name for name in runs if name in args.few_seeds]
-    if few:
-        title += f'; of {", ".join(few)} the first alone, since they take longest'
     if 'ROAD' in columns:
-        title += f'; ROAD of some heads on {args.road_images} images, since it takes longest'
+        title += f'; ROAD on {args.road_images} images, of some heads, since it takes longest'
     result = Table('head', title=title)
-    for column in (*columns, f'mAP below {OURS}', 'parameters', 'MFLOPs', 'epoch'):
+    for column in ('seeds', *columns, f'mAP below {OURS}', 'parameters', 'MFLOPs', 'epoch'):
         result.add_column(column, justify='right')
     cells = {name: [] for name in runs}
     for column in columns:
@@ -304,6 +313,7 @@ def table(args: argparse.Namespace, data: Data, test: str, runs: dict, costs: di
         cost = costs[name]
         result.add_row(
             name,
+            str(len(runs[name])),
             *cells[name],
             behind.get(name, ''),
             f'{cost["parameters"]:,}',

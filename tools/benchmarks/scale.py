@@ -1,14 +1,12 @@
 """Growth with images and classes: the start of a cached run, its epochs, memory, checkpoints."""
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--folder', help='where to make images; it is removed at the end')
     parser.add_argument('--plot', help='file for curves of growth, .svg')
-    parser.add_argument('--one', help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.one:
-        print('RESULT', json.dumps(run(**json.loads(args.one))))
-        return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         measure(args, Path(folder))
 
@@ -140,10 +134,9 @@ def both(seconds: Sequence[float]) -> str:
 def run_apart(folder: Path, cache: str, **setting) -> dict:
     """:func:`run` in a process of its own, for its memory."""
     setting |= dict(images=str(folder / 'images'), cache_dir=str(folder / cache))
-    command = [sys.executable, sys.argv[0], 'scale', '--one', json.dumps(setting)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result = next(line for line in done.stdout.splitlines() if line.startswith('RESULT'))
-    return json.loads(result.removeprefix('RESULT '))
+    # What was imported is there; nothing has run in threads yet, which a fork would lose.
+    with get_context('fork').Pool(1) as pool:
+        return pool.apply(run, kwds=setting)
 
 
 def run(
@@ -321,7 +314,7 @@ def plot(rows: dict[int, dict[str, Any]], path: Path) -> None:
     matplotlib.use('svg')
     from matplotlib import pyplot
 
-    matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'font.size': 8})
+    matplotlib.rcParams.update({'svg.hashsalt': 'scale', 'svg.fonttype': 'none', 'font.size': 8})
     figure, axes = pyplot.subplots(1, 3, figsize=(7.2, 2.1), layout='constrained')
     curves = (
         ('processor us an image in an epoch', {'us': ''}),

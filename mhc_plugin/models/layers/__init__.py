@@ -2,7 +2,18 @@
 
 from .conv_stage import NORMS, FusedConvStage
 from .fused import FusedConv2d, FusedLinear, view_of
-from .pooling import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps, signed_root
+from .pooling import (
+    NORMALIZATIONS,
+    POOLS,
+    GlobalPool,
+    NormalizeMaps,
+    mean_over_positions,
+    normalize_maps,
+    resize_to_largest,
+    side_by_side,
+    signed_root,
+    to_channels_last,
+)
 
 __all__ = [
     'NORMALIZATIONS',
@@ -13,7 +24,11 @@ __all__ = [
     'FusedLinear',
     'GlobalPool',
     'NormalizeMaps',
+    'mean_over_positions',
     'normalize_maps',
+    'resize_to_largest',
+    'side_by_side',
     'signed_root',
+    'to_channels_last',
     'view_of',
 ]

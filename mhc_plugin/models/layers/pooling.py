@@ -1,8 +1,10 @@
 """Feature maps without parameters: normalised, and pooled."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 POOLS = ('avg', 'max', 'lse')
@@ -47,18 +49,30 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
         return x
     if mode == 'image':
         return x * (x.var((1, 2, 3), keepdim=True) + EPS).rsqrt()
-    # Sums over channels, and the products to come, want them side by side.
-    x = to_channels_last(x)
     if mode == 'position':
-        return x * (x.square().mean(1, keepdim=True) + EPS).rsqrt()
+        return x * (_mean_over_channels(x.square()) + EPS).rsqrt()
     size = x.abs()
-    scale = (size.mean(1, keepdim=True) + EPS).rsqrt()
+    scale = (_mean_over_channels(size) + EPS).rsqrt()
     return signed_root(x) * scale if x.requires_grad else _root_of(size, x).mul_(scale)
 
 
-def to_channels_last(x: Tensor) -> Tensor:
-    """On CPU, where it is several times faster; on GPU the format of the input is kept."""
-    return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)
+# Means of maps (N, C, h, w) whose positions are neighbours are slow on CPU: as products instead.
+
+
+def _mean_over_channels(x: Tensor) -> Tensor:
+    """``x.mean(1, keepdim=True)``."""
+    if x.is_cuda or not x.is_contiguous():
+        return x.mean(1, keepdim=True)
+    weights = x.new_full((1, x.shape[1]), 1 / x.shape[1])
+    return torch.matmul(weights, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def mean_over_positions(x: Tensor) -> Tensor:
+    """``x.mean((2, 3))``."""
+    if x.is_cuda or not x.is_contiguous():
+        return x.mean((2, 3))
+    x = x.flatten(2)
+    return torch.matmul(x, x.new_full((x.shape[2],), 1 / x.shape[2]))
 
 
 class NormalizeMaps(nn.Module):
@@ -126,3 +140,20 @@ class GlobalPool(nn.Module):
 
     def extra_repr(self) -> str:
         return f'mode={self.mode!r}' + (f', r={self.r}' if self.mode == 'lse' else '')
+
+
+def resize_to_largest(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps ``(N, C, h, w)`` of several stages, resized bilinearly to the size of the largest.
+
+    Where that is a whole number of times as high and wide, the mean of a map stays what it was.
+    """
+    size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
+    return [
+        x if x.shape[2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
+        for x in maps
+    ]
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate along channels, without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -14,6 +14,7 @@ from mhc_plugin.models.layers import (
     FusedConvStage,
     FusedLinear,
     GlobalPool,
+    mean_over_positions,
     normalize_maps,
     signed_root,
 )
@@ -63,6 +64,19 @@ def test_normalized_maps_have_gradients_and_leave_their_input(mode):
     assert not out.any()
     out.sum().backward()
     assert torch.isfinite(nothing.grad).all()
+
+
+@pytest.mark.parametrize('mode', ['image', 'position', 'root'])
+def test_the_memory_format_changes_nothing(mode):
+    x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(normalize_maps(last, mode), normalize_maps(x, mode))
+    for maps in (x, last):
+        torch.testing.assert_close(mean_over_positions(maps), x.mean((2, 3)))
+    layer = FusedLinear([range(6)] * 2, 6, [3, 3], bias=False).double()
+    torch.testing.assert_close(layer.pointwise(last), layer.pointwise(x))
+    expected = torch.einsum('nchw,koc->nkohw', x, layer.weight).flatten(1, 2)
+    torch.testing.assert_close(layer.pointwise(x), expected)
 
 
 def test_signed_root_keeps_the_sign_and_is_exactly_nothing_at_zero():
