@@ -9,6 +9,7 @@ python tools/benchmark.py optimum efficientnet-lite0_multifc_combined0
 python tools/benchmark.py optimum --made 10000 2048 20
 python tools/benchmark.py peers efficientnet-lite0_multifc_combined0
 python tools/benchmark.py scale
+python tools/benchmark.py separate --draws 50
 python tools/benchmark.py scores CONFIG [CONFIG ...] --epochs 30 --seeds 0 1 2
 """
 
@@ -29,6 +30,7 @@ from benchmarks import (
     peers,
     scale,
     scores,
+    separate,
     timing,
 )
 
@@ -38,7 +40,8 @@ from mhc_plugin.cli.records import write_record
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    for module in (annotations, cache, heads, maps, metrics, optimum, peers, scale, scores):
+    modules = (annotations, cache, heads, maps, metrics, optimum, peers, scale, scores, separate)
+    for module in modules:
         name = module.__name__.rsplit('.', 1)[-1]
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0], allow_abbrev=False)
         module.add_arguments(command)

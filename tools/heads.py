@@ -12,7 +12,7 @@ from mhc_plugin.apis import (
     remove_head,
     verify_heads,
 )
-from mhc_plugin.apis.heads import head_paths
+from mhc_plugin.apis.head_files import head_paths
 from mhc_plugin.cli.arguments import add_common_arguments, one_sentence_errors, parse_args
 
 
@@ -34,6 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command('extract', 'write one file per class', 'config', 'checkpoint', 'out')
     sub.add_argument('--classes', nargs='+', metavar='CLASS', help='these classes alone')
     sub.add_argument('--license', help='of the weights, for the card')
+    sub.add_argument(
+        '--no-scores', action='store_true', help='do not run the test images to score every head'
+    )
     sub = command('assemble', 'make a checkpoint of files', 'config', 'out', 'files')
     sub.add_argument('--backbone-weights', metavar='PATH|none')
     command('list', 'say what is in a folder', 'folder')
@@ -68,8 +71,9 @@ def main() -> None:
     with one_sentence_errors(args.traceback):
         cfg = load_config(args.config, args.cfg_options) if 'config' in args else None
         if args.command == 'extract':
+            scores = {} if args.no_scores else None
             paths = extract_heads(
-                cfg, args.checkpoint, args.out, args.classes, license=args.license
+                cfg, args.checkpoint, args.out, args.classes, scores, args.license
             )
             print(f'{len(paths)} heads in {args.out}')
         elif args.command == 'assemble':

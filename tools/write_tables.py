@@ -20,10 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mhc_plugin.analysis import paper
-from mhc_plugin.apis.reproduce import PAPER_HEADS, REDUCTION
 from mhc_plugin.cli.paper_page import learning_rate_svg, results_html
 from mhc_plugin.cli.paper_report import results_markdown, rows_of
-from mhc_plugin.cli.records import read_record, summarise
+from mhc_plugin.cli.records import read_record
 
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r'(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
@@ -159,24 +158,6 @@ def all_results(results: Path) -> str:
     return '\n\n'.join([source(record), said, results_markdown(tables)])
 
 
-def random_backbones(results: Path) -> str:
-    """Heads on backbones with random weights and on one with trained ones, beside the paper's."""
-    papers = {
-        (row['backbone'], row['model']): row['precision'] for row in paper.paper_tables()['table1']
-    }
-    names = ('random_backbones', 'random_backbones_beside')
-    rows, records = [], [read_record(results / f'{name}.json') for name in names]
-    for own in (own for record in records for own in record['scores']['rows']):
-        reduction = dict(map(tuple, own['options'])).get(REDUCTION, 'sum')
-        said = papers.get((own['backbone'], PAPER_HEADS.get(own['head'])))
-        scores = summarise([dict(zip(own['metrics'], v)) for v in zip(*own['metrics'].values())])
-        values = [shown(scores.get(score), digits) for _, score, digits, _ in (PRECISION, MEAN_AP)]
-        name = [own['backbone'], 'random' if own['random'] else 'ImageNet', HEADS[own['head']]]
-        rows.append([*name, reduction, said or '', *values])
-    header = ['backbone', 'weights', 'head', 'reduction', "paper's precision", 'precision', 'mAP']
-    return '\n\n'.join([markdown(header, rows), '\n'.join(map(source, records))])
-
-
 def papers_tables(results: Path) -> str:
     """Rows of the paper's tables of which something can be said without a run."""
     return markdown(
@@ -275,12 +256,10 @@ TABLES = {
     'speed-heads': printed('speed_heads'),
     'speed-maps': printed('speed_maps'),
     'results': all_results,
-    'random-backbones': random_backbones,
     'learning-rate': swept(
         ['learning_rate_baseline', 'learning_rate_multifc'],
         dict(head_reduction='reduction', lr='learning rate'),
     ),
-    'schedules': swept(['schedules'], dict(max_epochs='epochs', optimum='optimum')),
     'paper': papers_tables,
     'paper-constant': constant_rows,
     'paper-voc': voc_choices,

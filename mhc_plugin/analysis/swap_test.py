@@ -60,6 +60,11 @@ class SwappedSplices(Dataset):
                 'Expected argument `dataset` to be a `SplicedDataset`, whose tiles '
                 f'can be swapped, but got `{type(dataset).__name__}`.'
             )
+        if dataset.keep_classes is not None:
+            raise ValueError(
+                'Expected argument `dataset` to have all its classes, but it has '
+                f'`keep_classes={dataset.keep_classes}`: a tile of another could not be swapped.'
+            )
         self.dataset = dataset
         num_classes = len(dataset.CLASSES)
         pools: list[dict[Any, dict]] = [{} for _ in range(num_classes)]

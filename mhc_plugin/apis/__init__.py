@@ -7,8 +7,8 @@ from mhc_plugin.analysis.swap_test import swap_test
 from .class_maps import class_maps, draw_class_maps
 from .config import load_config
 from .export import export_onnx
-from .head_files import HeadFile, compare_heads, read_head
-from .heads import add_head, assemble_heads, extract_heads, load_heads, remove_head, verify_heads
+from .head_files import HeadFile, compare_heads, read_head, remove_head
+from .heads import add_head, assemble_heads, extract_heads, load_heads, verify_heads
 from .inferencer import MultiLabelInferencer
 from .model import load_model
 from .sweep import SweepRun, sweep

@@ -9,9 +9,25 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS, MODELS
 
+from mhc_plugin.datasets.class_lists import shown
 from mhc_plugin.datasets.targets import MultiLabelTargets
-from mhc_plugin.models import BaseMultiHeadClsHead, ConvClsHead
+from mhc_plugin.models import BaseMultiHeadClsHead, ConvClsHead, FrozenBackboneClassifier
 
+# Optimizers that step every weight by its own gradients alone.
+ELEMENTWISE = {
+    'SGD',
+    'ASGD',
+    'Adadelta',
+    'Adagrad',
+    'Adam',
+    'AdamW',
+    'Adamax',
+    'Lion',
+    'NAdam',
+    'RAdam',
+    'RMSprop',
+    'Rprop',
+}
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -27,8 +43,7 @@ def configured_classes(cfg: Config) -> list[str]:
 def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     """Leave of a config the heads, labels and scores of some classes.
 
-    Images stay as they are, so that stored features are shared with all other classes. What keeps
-    a class's head from being what it would be in other company is said in a warning.
+    Images stay as they are, so that stored features are shared with all other classes.
 
     Args:
         cfg (Config): Changed in place.
@@ -64,25 +79,48 @@ def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     for evaluator in ('val_evaluator', 'test_evaluator'):
         if cfg.get(evaluator) is not None:
             cfg[evaluator] = list(_fitting_metrics(cfg[evaluator], len(chosen)))
-    for reason in what_couples(cfg):
-        who = f'The heads of {", ".join(chosen)} are not what they would be in other company'
-        print_log(f'{who}: {reason}.', 'current', logging.WARNING)
     return chosen
+
+
+def say_what_couples(cfg: Config, classes: Sequence[str]) -> None:
+    """Warn, in a sentence for each reason, that heads are not what they are by themselves."""
+    for reason in what_couples(cfg):
+        who = f'The heads of {shown(classes)} are not what they would be in other company'
+        print_log(f'{who}: {reason}.', 'current', logging.WARNING)
 
 
 def what_couples(cfg: Config) -> list[str]:
     """What of a config makes a class's head depend on other classes, a clause each."""
     head, reasons = cfg.model.head, []
-    kind = MODELS.get(head['type'])
+    kind, model = MODELS.get(head['type']), MODELS.get(cfg.model['type'])
     if not issubclass(kind, BaseMultiHeadClsHead):
         reasons.append(f"`{kind.__name__}` draws and computes all classes' weights as one")
+    elif head.get('connection') == 'channels':
+        reasons.append("with `connection='channels'` a head's channels depend on their number")
+    if not issubclass(model, FrozenBackboneClassifier):
+        reasons.append(f'`{model.__name__}` may train the backbone, which all classes share')
     if (head.get('loss') or {}).get('head_reduction') == 'mean':
         reasons.append("`head_reduction='mean'` divides every class's loss by their number")
-    if cfg.get('optim_wrapper') and cfg.optim_wrapper.get('clip_grad'):
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('clip_grad'):
         reasons.append('`clip_grad` scales all gradients by their common norm')
-    checkpoints = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if checkpoints.get('save_best'):
+    optimizer = (wrapper.get('optimizer') or {}).get('type')
+    if isinstance(optimizer, str) and optimizer not in ELEMENTWISE:
+        reasons.append(f'`{optimizer}` is not known to step every weight by itself')
+    if wrapper.get('type') == 'AmpOptimWrapper' and wrapper.get('loss_scale') == 'dynamic':
+        reasons.append('the dynamic `loss_scale` leaves out a step of all where one overflows')
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        if 'Plateau' in str(scheduler.get('type')):
+            reasons.append(f'`{scheduler["type"]}` follows one score of all heads')
+    hooks = {**(cfg.get('default_hooks') or {})}
+    if (hooks.get('checkpoint') or {}).get('save_best'):
         reasons.append('`save_best` chooses the epoch of all heads by one score')
+    for hook in [*hooks.values(), *(cfg.get('custom_hooks') or [])]:
+        if 'EarlyStopping' in str((hook or {}).get('type')):
+            reasons.append(f'`{hook["type"]}` ends the training of all heads by one score')
+    if 'ClassBalancedDataset' in str(cfg.train_dataloader.dataset.get('type')):
+        reasons.append('`ClassBalancedDataset` repeats images by the labels of all classes')
     if cfg.train_cfg.get('weight_decay') == 'cv':
         reasons.append(
             'the weight decay is chosen by the mean over classes (`cv-per-class` is not)'

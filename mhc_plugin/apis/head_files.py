@@ -1,8 +1,13 @@
-"""The file of one class's head: safetensors, and what is needed to understand it alone."""
+"""Files of heads, one per class, and folders of them with a card.
+
+A file is of safetensors, and says what is needed to understand it alone.
+"""
 
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +24,35 @@ from mhc_plugin.utils.tensor_hash import hash_tensors
 FORMAT = 1
 SUFFIX = '.safetensors'
 KEY = 'mhc_plugin'
+CARD = 'README.md'
+CARD_TEXT = """---
+license: {license}
+library_name: mhc_plugin
+pipeline_tag: image-classification
+tags:
+- multi-label-classification
+---
+# Heads of {number} classes
+
+One file per class: a head of `{kind}` on a frozen backbone. Each was trained on its own class's
+labels and can be used, added and removed by itself.
+
+| class | file | scores | threshold | training data |
+| --- | --- | --- | --- | --- |
+{rows}
+
+- Backbone: weights with SHA-256 `{backbone}`
+- Preprocessing: SHA-256 `{preprocessing}`
+
+To make a checkpoint of all heads in this folder, or of some of its files:
+
+```
+python tools/heads.py assemble CONFIG OUT.pth FOLDER
+```
+
+In Python, `mhc_plugin.apis.load_heads(CONFIG, [FOLDER])` gives the model. CONFIG is the config that
+the heads were trained with; a file that does not fit it is refused.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +84,13 @@ class HeadFile:
         return {name: value for name, value in vars(self).items() if name != 'tensors'}
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write the file ``<class>.safetensors``, equal bytes for equal contents."""
+        """Write the file ``<class>.safetensors``, equal bytes for equal contents.
+
+        Raises:
+            ValueError: If the file could not be read again, for the name of the class, say.
+        """
+        if not _fits(self):
+            raise ValueError(f'No file can hold what is said of this head: {self.meta()}.')
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         meta = dict(self.meta(), format=FORMAT)
@@ -90,8 +130,12 @@ def read_head(path: str | os.PathLike) -> HeadFile:
         raise ValueError(f'{path} is no file of safetensors, or damaged ({error}).') from error
     if text is None:
         raise ValueError(f'{path} is no file of a head: it does not say of which class.')
+    damaged = ValueError(f'{path} is damaged: what it says of itself cannot be read.')
     try:
         meta = json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise damaged from error
+    try:
         version, digest = meta.pop('format'), meta.pop('sha256')
         if version != FORMAT:
             raise ValueError(
@@ -99,17 +143,32 @@ def read_head(path: str | os.PathLike) -> HeadFile:
                 'anew.'
             )
         head = HeadFile(**meta, tensors=tensors)
-        sound = (
-            all(isinstance(x, str) for x in (head.class_name, head.backbone, head.preprocessing))
-            and isinstance(head.head, dict)
-            and isinstance(head.scores, dict)
-            and digest == _digest(dict(meta, format=version), tensors)
-        )
-    except (AttributeError, KeyError, RecursionError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path} is damaged: what it says of itself cannot be read.') from error
+        sound = _fits(head) and digest == _digest(dict(meta, format=version), tensors)
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise damaged from error
     if not sound:
         raise ValueError(f'{path} is damaged: its content is not what it was written with.')
     return head
+
+
+def _fits(head: HeadFile) -> bool:
+    """Whether what a file says is of the types that are worked with and shown."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    return (
+        isinstance(head.class_name, str)
+        and head.class_name.isprintable()
+        and isinstance(head.head, dict)
+        and all(
+            isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value)
+            for value in (head.backbone, head.preprocessing, head.training_data or '0' * 64)
+        )
+        and (head.threshold is None or is_number(head.threshold))
+        and isinstance(head.scores, dict)
+        and all(name.isprintable() and is_number(x) for name, x in head.scores.items())
+    )
 
 
 def _digest(meta: dict, tensors: dict[str, Tensor]) -> str:
@@ -134,3 +193,57 @@ def compare_heads(a: str | os.PathLike, b: str | os.PathLike) -> list[str]:
             largest = (x.double() - y.double()).abs().max().item()
             differences.append(f'{name}: differs by up to {largest:.3g}')
     return differences
+
+
+# ---- a folder
+
+
+def head_paths(folder: str | os.PathLike) -> list[Path]:
+    """The files of heads in a folder, by name."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'There is no folder {folder}.')
+    return sorted(folder.glob('*' + SUFFIX))
+
+
+def write_card(folder: str | os.PathLike, license: str | None = None) -> Path:
+    """Write ``README.md`` beside the files, in the form that model hubs read.
+
+    Args:
+        folder (str | PathLike): The folder of files.
+        license (str, optional): By default what the card says already, or ``unknown``.
+    """
+    path = Path(folder) / CARD
+    said = re.search(r'^license: (.*)$', path.read_text(), re.M) if path.is_file() else None
+    heads = [read_head(file) for file in head_paths(folder)]
+    rows = [
+        f'| {head.class_name} | `{file_name(head.class_name)}` | '
+        + (', '.join(f'{name} {value:.2f}' for name, value in sorted(head.scores.items())) or '-')
+        + f' | {"-" if head.threshold is None else f"{head.threshold:.3f}"} | '
+        + f'`{(head.training_data or "-")[:12]}` |'
+        for head in heads
+    ]
+    text = CARD_TEXT.format(
+        license=license or (said.group(1) if said else 'unknown'),
+        number=len(heads),
+        rows='\n'.join(rows),
+        kind=' and '.join(sorted({head.head.get('type', '?') for head in heads})) or '-',
+        backbone=' and '.join(sorted({head.backbone for head in heads})) or '-',
+        preprocessing=' and '.join(sorted({head.preprocessing for head in heads})) or '-',
+    )
+    path.write_text(text)
+    return path
+
+
+def remove_head(folder: str | os.PathLike, class_name: str) -> Path:
+    """Delete a class's file and write the card anew; the other files are not touched.
+
+    Raises:
+        FileNotFoundError: If the class has no file.
+    """
+    paths = {read_head(path).class_name: path for path in head_paths(folder)}
+    if class_name not in paths:
+        raise FileNotFoundError(f'There is no head of {class_name!r} in {folder}.')
+    paths[class_name].unlink()
+    write_card(folder)
+    return paths[class_name]

@@ -4,8 +4,8 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,56 +14,21 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmpretrain.models.heads import MultiLabelLinearClsHead
-from mmpretrain.registry import DATASETS
-from torch import Tensor, nn
+from torch import nn
 
-from mhc_plugin.features.description import describe_dataset
-from mhc_plugin.features.store import FileHashes
-from mhc_plugin.features.versions import UndescribableError
 from mhc_plugin.models import BaseMultiHeadClsHead
 from mhc_plugin.models.backbone_weights import load_backbone
+from mhc_plugin.models.heads.separate import JOINT
 from mhc_plugin.models.layers.fused import view_of
 from mhc_plugin.utils.tensor_hash import hash_weights
 
-from .class_choice import configured_classes, select_classes
+from .class_choice import configured_classes, say_what_couples, select_classes
 from .config import load_config
 from .environment import replace_pretrained
-from .head_files import SUFFIX, HeadFile, file_name, read_head
+from .head_data import hash_training_data, score_heads
+from .head_files import HeadFile, head_paths, read_head, write_card
 from .model import load_model
 from .train import train
-
-# Arguments of a head that say nothing of what one class's head computes.
-JOINT = {'self', 'num_classes', 'head_groups', 'head_stages', 'loss', 'thr', 'topk', 'init_cfg'}
-CARD = 'README.md'
-CARD_TEXT = """---
-license: {license}
-library_name: mhc_plugin
-pipeline_tag: image-classification
-tags:
-- multi-label-classification
----
-# Heads of {number} classes
-
-One file per class: a head of `{kind}` on a frozen backbone. Each was trained on its own class's
-labels and can be used, added and removed by itself.
-
-| class | file | scores | threshold | training data |
-| --- | --- | --- | --- | --- |
-{rows}
-
-- Backbone: weights with SHA-256 `{backbone}`
-- Preprocessing: SHA-256 `{preprocessing}`
-
-To make a checkpoint of all heads in this folder, or of some of its files:
-
-```
-python tools/heads.py assemble CONFIG OUT.pth FOLDER
-```
-
-In Python, `mhc_plugin.apis.load_heads(CONFIG, [FOLDER])` gives the model. CONFIG is the config that
-the heads were trained with; a file that does not fit it is refused.
-"""
-
 
 # ---- a model as files
 
@@ -83,7 +48,8 @@ def extract_heads(
         checkpoint (str | PathLike): Trained with it.
         out (str | PathLike): A folder; other files in it stay.
         classes (Sequence[str], optional): Those classes only. Defaults to all.
-        scores (dict, optional): For every class, what it scored.
+        scores (dict, optional): For every class, what it scored. Defaults to None, which means its
+            average precision on the config's test data; ``{}`` leaves it out.
         license (str, optional): Of the weights, for the card; by default what it says, or
             ``unknown``.
 
@@ -104,8 +70,11 @@ def extract_heads(
     meta = model._dataset_meta or {}
     thresholds = meta.get('thresholds')
     backbone, preprocessing = hash_weights(model.backbone), preprocessing_hash(cfg)
-    labels = _training_data(cfg)
+    labels = hash_training_data(cfg)
     settings, views = head_settings(cfg, model), _views(model)
+    say_what_couples(cfg, wanted)
+    if scores is None:
+        scores = score_heads(cfg, model, views, names)
     paths = []
     for index, name in enumerate(names):
         if name not in wanted:
@@ -116,21 +85,13 @@ def extract_heads(
             backbone,
             preprocessing,
             None if thresholds is None else float(thresholds[index]),
-            dict((scores or {}).get(name, {})),
+            dict(scores.get(name, {})),
             labels.get(name),
             dict(views[index].state_dict()),
         )
         paths.append(head.save(out))
     write_card(out, license)
     return paths
-
-
-def head_paths(folder: str | os.PathLike) -> list[Path]:
-    """The files of heads in a folder, by name."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'There is no folder {folder}.')
-    return sorted(folder.glob('*' + SUFFIX))
 
 
 def preprocessing_hash(cfg: Config) -> str:
@@ -179,8 +140,6 @@ def head_settings(cfg: Config, model: nn.Module) -> list[dict]:
             settings[name] = None if value is parameter.empty else value
     neck = cfg.model.get('neck')
     settings['neck'] = None if neck is None else dict(neck)
-    # Which is said by what each of them reads.
-    settings.pop('connection', None)
     # As JSON gives it back.
     return [
         json.loads(json.dumps(dict(settings, inputs=inputs[c]), default=str))
@@ -206,30 +165,6 @@ def _views(model: nn.Module) -> list[nn.Module]:
 def _class_names(cfg: Config, model: nn.Module) -> list[str]:
     names = (model._dataset_meta or {}).get('classes') or configured_classes(cfg)
     return [str(name) for name in names]
-
-
-def _training_data(cfg: Config) -> dict[str, str]:
-    """For every class, SHA-256 of the training images and of its labels; empty if unknown."""
-    try:
-        dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
-        images = describe_dataset(dataset, FileHashes())
-    except (FileNotFoundError, UndescribableError):
-        return {}
-    classes = dataset.metainfo['classes']
-    scores = torch.stack(
-        [_score(dataset.get_data_info(i), len(classes)) for i in range(len(dataset))]
-    )
-    text = json.dumps(images, sort_keys=True)
-    return {
-        str(name): hashlib.sha256(text.encode() + scores[:, c].numpy().tobytes()).hexdigest()
-        for c, name in enumerate(classes)
-    }
-
-
-def _score(info: dict, num_classes: int) -> Tensor:
-    if 'gt_score' in info:
-        return torch.as_tensor(info['gt_score'], dtype=torch.float32)
-    return torch.zeros(num_classes).index_fill(0, torch.as_tensor(info['gt_label']), 1.0)
 
 
 # ---- files as a model
@@ -382,49 +317,6 @@ def _difference(a: dict, b: dict) -> str:
 # ---- files in a folder
 
 
-def write_card(folder: str | os.PathLike, license: str | None = None) -> Path:
-    """Write ``README.md`` beside the files, in the form that model hubs read.
-
-    Args:
-        folder (str | PathLike): The folder of files.
-        license (str, optional): By default what the card says already, or ``unknown``.
-    """
-    path = Path(folder) / CARD
-    said = re.search(r'^license: (.*)$', path.read_text(), re.M) if path.is_file() else None
-    heads = [read_head(file) for file in head_paths(folder)]
-    rows = [
-        f'| {head.class_name} | `{file_name(head.class_name)}` | '
-        + (', '.join(f'{name} {value:.2f}' for name, value in sorted(head.scores.items())) or '-')
-        + f' | {"-" if head.threshold is None else f"{head.threshold:.3f}"} | '
-        + f'`{(head.training_data or "-")[:12]}` |'
-        for head in heads
-    ]
-    text = CARD_TEXT.format(
-        license=license or (said.group(1) if said else 'unknown'),
-        number=len(heads),
-        rows='\n'.join(rows),
-        kind=' and '.join(sorted({head.head.get('type', '?') for head in heads})) or '-',
-        backbone=' and '.join(sorted({head.backbone for head in heads})) or '-',
-        preprocessing=' and '.join(sorted({head.preprocessing for head in heads})) or '-',
-    )
-    path.write_text(text)
-    return path
-
-
-def remove_head(folder: str | os.PathLike, class_name: str) -> Path:
-    """Delete a class's file and write the card anew; the other files are not touched.
-
-    Raises:
-        FileNotFoundError: If the class has no file.
-    """
-    paths = {read_head(path).class_name: path for path in head_paths(folder)}
-    if class_name not in paths:
-        raise FileNotFoundError(f'There is no head of {class_name!r} in {folder}.')
-    paths[class_name].unlink()
-    write_card(folder)
-    return paths[class_name]
-
-
 def add_head(
     config: Config | str | os.PathLike,
     folder: str | os.PathLike,
@@ -457,5 +349,8 @@ def add_head(
     with tempfile.TemporaryDirectory() as temporary:
         result = train(cfg, work_dir=work_dir or temporary, classes=[class_name], **arguments)
         select_classes(cfg, [class_name])
-        (path,) = extract_heads(cfg, result.checkpoint, folder)
+        # Of one class the mean is its own; on stored features, unlike a test of the checkpoint.
+        score = result.metrics.get('multi-label/mAP', math.nan)
+        scores = {} if math.isnan(score) else {class_name: dict(AP=round(score, 2))}
+        (path,) = extract_heads(cfg, result.checkpoint, folder, scores=scores)
     return path

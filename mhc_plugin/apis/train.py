@@ -20,7 +20,7 @@ from mhc_plugin.utils.missing import explain_downloads, explain_full_disk
 
 from .caching import set_feature_cache, set_optimum
 from .checkpoints import RESUMABLE, check_readable, newest_readable
-from .class_choice import select_classes
+from .class_choice import say_what_couples, select_classes
 from .config import load_config
 from .environment import (
     add_hooks,
@@ -106,7 +106,8 @@ def train(
             features, in the place of the config's schedule: the weight decay of
             :class:`OptimumTrainLoop`. Defaults to None, which means what the config says.
         classes (Sequence[str], optional): Train the heads of these classes alone
-            (:func:`select_classes`). Defaults to None, which means all.
+            (:func:`select_classes`); what keeps them from being what they would be in other company
+            is said in a warning. Defaults to None, which means all.
         small_checkpoints (bool): Save only what is trained (:class:`SmallCheckpointHook`).
             Defaults to False.
         verbose (bool): Show MMEngine's account of environment, config and hooks on the screen,
@@ -147,7 +148,7 @@ def train(
     if optimum is not None:
         set_optimum(cfg, optimum)
     if classes is not None:
-        select_classes(cfg, classes)
+        say_what_couples(cfg, select_classes(cfg, classes))
     set_loader_defaults(
         cfg,
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),

@@ -157,7 +157,11 @@ class SubsetMixin(MultiLabelTargets, ABC):
             return self.get_data_info(idx)
         self.full_init()
         row = range(len(self.data_list))[idx]
-        return dict(self.data_list.info(row), sample_idx=row)
+        info = dict(self.data_list.info(row), sample_idx=row)
+        if self.keep_classes is not None and keeps_whole_image(self.pipeline.transforms):
+            # Boxes are packed, those of the kept classes alone.
+            info['keep_classes'] = list(self.keep_classes)
+        return info
 
     @property
     def _gives_its_table(self) -> bool:
@@ -167,7 +171,10 @@ class SubsetMixin(MultiLabelTargets, ABC):
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes present in one image."""
         self.full_init()
-        return self.data_list.labels.positives(range(len(self))[idx]).tolist()
+        positives = self.data_list.labels.positives(range(len(self))[idx])
+        if self.keep_classes is None:
+            return positives.tolist()
+        return [index for index in self.renumbered(positives).tolist() if index >= 0]
 
     def pipeline_input(self, idx: int) -> dict:
         """What the pipeline is given; boxes enter only those that keep the whole image."""

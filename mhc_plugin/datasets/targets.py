@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from .annotation_files import AnnotationError
 from .class_lists import read_class_list
@@ -40,8 +41,9 @@ class MultiLabelTargets:
 
     Args:
         *args, **kwargs: Arguments of the dataset.
-        keep_classes (Sequence[str], optional): Give the labels of these classes alone, in the
-            order of the dataset's. Images are the same. Defaults to None, which means all.
+        keep_classes (Sequence[str], optional): Give labels and boxes of these classes alone,
+            numbered in the order of the dataset's; a cell of another class is -1. Images are the
+            same. Defaults to None, which means all.
 
     Raises:
         ValueError: If there is no such class.
@@ -99,6 +101,18 @@ class MultiLabelTargets:
         """What the pipeline is given of one sample."""
         return self.get_data_info(idx)
 
+    def labelled_info(self, idx: int) -> dict:
+        """Annotation of one image, with labels of all classes, whichever are kept."""
+        info = super().get_data_info(idx)
+        info['gt_score'] = target_scores(
+            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
+        )
+        return info
+
+    def unlabelled_info(self, idx: int) -> dict:
+        """What stored features of an image depend on: with any labels, whichever are kept."""
+        return self.labelled_info(idx)
+
     def get_data_info(self, idx: int) -> dict:
         """Annotation of one image.
 
@@ -107,20 +121,27 @@ class MultiLabelTargets:
             ``(num_classes,)`` of 1, 0 and -1.
         """
         info = self.labelled_info(idx)
-        if self.keep_classes is not None:
-            score = info['gt_score'][self._kept]
-            info['gt_score'], info['gt_label'] = score, np.flatnonzero(score == 1).tolist()
-            if 'unknown_label' in info:
-                info['unknown_label'] = np.flatnonzero(score == UNKNOWN).tolist()
+        if self.keep_classes is None:
+            return info
+        info['gt_score'] = info['gt_score'][self._kept]
+        for name in ('gt_label', 'unknown_label'):
+            if name in info:
+                info[name] = self.renumbered(info[name]).tolist()
+                info[name] = [index for index in info[name] if index >= 0]
+        if 'gt_bboxes_labels' in info:
+            labels = self.renumbered(info['gt_bboxes_labels'])
+            for name in ('gt_bboxes', 'gt_bbox_difficult'):
+                info[name] = info[name][labels >= 0]
+            info['gt_bboxes_labels'] = labels[labels >= 0]
+        if 'gt_cells' in info:
+            info['gt_cells'] = torch.from_numpy(self.renumbered(info['gt_cells']))
         return info
 
-    def labelled_info(self, idx: int) -> dict:
-        """Annotation of one image, with labels of all classes."""
-        info = super().get_data_info(idx)
-        info['gt_score'] = target_scores(
-            len(self._metainfo['classes']), info['gt_label'], info.get('unknown_label', ())
-        )
-        return info
+    def renumbered(self, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Indices of all classes as those of the kept ones, -1 for others."""
+        new = np.full(len(self._metainfo['classes']), -1)
+        new[self._kept] = np.arange(len(self._kept))
+        return new[np.asarray(labels, int)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Classes of one image, the positives only, as ``ClassBalancedDataset`` asks for."""

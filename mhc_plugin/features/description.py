@@ -103,7 +103,7 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
     left_out = INDEX_KEYS if with_labels else INDEX_KEYS | LABEL_KEYS
     info_of = dataset.get_data_info
     if not with_labels:
-        # Some make them for this alone.
+        # Some make them for this alone, or give those of some classes.
         info_of = getattr(dataset, 'unlabelled_info', info_of)
 
     def described() -> Iterator[list[dict]]:

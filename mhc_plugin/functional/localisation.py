@@ -96,7 +96,8 @@ def grid_pointing_game(
 
     Args:
         maps (Tensor): Maps of all classes, ``(num_classes, h, w)``.
-        cells (Tensor): The class in every cell, int64 ``(rows, columns)``; cells are of one size.
+        cells (Tensor): The class in every cell, int64 ``(rows, columns)``, -1 where it is none of
+            these; cells are of one size.
         size (tuple[int, int], optional): Height and width of the input, to which the maps of the
             classes in ``cells`` are resized bilinearly. Defaults to None: as they are.
 
@@ -107,13 +108,15 @@ def grid_pointing_game(
         ValueError: If the maps are not finite and non-negative, or ``cells`` holds no classes.
     """
     check_class_maps(maps)
-    if cells.ndim != 2 or cells.numel() == 0 or cells.min() < 0 or cells.max() >= len(maps):
+    if cells.ndim != 2 or cells.numel() == 0 or cells.min() < -1 or cells.max() >= len(maps):
         raise ValueError(
             'Expected argument `cells` to have shape (rows, columns) with classes in '
-            f'0..{len(maps) - 1}, but got {cells.tolist()}.'
+            f'0..{len(maps) - 1}, or -1, but got {cells.tolist()}.'
         )
-    classes = cells.unique()
-    own_maps = maps[classes] if size is None else resize_maps(maps[classes], size)
+    classes = cells[cells >= 0].unique()
+    own_maps = maps[classes]
+    if size is not None and len(classes) > 0:
+        own_maps = resize_maps(own_maps, size)
     size = own_maps.shape[1:]
     cell_masks = torch.stack([box_coverage(box.unsqueeze(0), size) for box in _cell_boxes(cells)])
     belongs = (cells.flatten() == classes.unsqueeze(1)).double()

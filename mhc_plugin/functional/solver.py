@@ -80,7 +80,7 @@ class LinearProblem:
             yield rows, part if part.dtype == torch.float64 else part.float()
 
     def moments(self) -> Tensor:
-        """Mean products of features and 1, float64 ``(D + 1, D + 1)``.
+        """Mean products of features and 1, float64 ``(D + 1, D + 1)``, to the digits of float32.
 
         Raises:
             ValueError: If features are not finite.
@@ -89,9 +89,9 @@ class LinearProblem:
             size = self.num_features
             moments = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=self.device)
             for _, part in self.parts():
-                part = part.double()
-                moments[:size, :size].addmm_(part.T, part)
-                moments[size, :size] += part.sum(0)
+                # A preconditioner need not be exact: float32 takes half the time.
+                moments[:size, :size] += part.T @ part
+                moments[size, :size] += part.sum(0, dtype=torch.float64)
             moments[:size, size] = moments[size, :size]
             moments[size, size] = self.num_rows
             if not torch.isfinite(moments).all():
@@ -116,9 +116,15 @@ class LinearProblem:
     def _make_factor(self, power: int) -> Tensor:
         matrix = self.moments().clone()
         matrix.diagonal().add_(4.0**power * self.penalty)
-        # The bias need not be decayed, and a feature may be constant.
-        matrix[-1, -1] *= 1 + 1e-6
-        return torch.linalg.cholesky(matrix)
+        # The bias need not be decayed, a feature may be constant, and sums are of float32.
+        own, jitter = matrix.diagonal().clone(), 1e-6
+        matrix[-1, -1] = own[-1] * (1 + jitter)
+        while True:
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            if not failed:
+                return factor
+            matrix.diagonal().copy_(own * (1 + jitter))
+            jitter *= 10
 
     def blocks(self, num_columns: int, target_bytes: int) -> Iterator[slice]:
         """Columns that may be fitted at a time."""

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,14 +17,15 @@ from mhc_plugin.apis import (
     assemble_heads,
     compare_heads,
     extract_heads,
+    head_files,
     load_heads,
     load_model,
     read_head,
     remove_head,
     verify_heads,
 )
-from mhc_plugin.apis.head_files import KEY, file_name
-from mhc_plugin.apis.heads import head_paths
+from mhc_plugin.apis.class_choice import select_classes
+from mhc_plugin.apis.head_files import FORMAT, KEY, file_name, head_paths
 
 KINDS = {
     'linear': {},
@@ -119,6 +122,13 @@ def test_shared_heads_are_no_files(cfg, tmp_path):
         extract_heads(cfg, checkpoint(cfg, tmp_path / 'a.pth'), tmp_path / 'heads')
 
 
+def dict_with(cfg, **values):
+    cfg = copy.deepcopy(cfg)
+    for name, value in values.items():
+        cfg[name] = value
+    return cfg
+
+
 def refused(cfg, files, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         assemble_heads(cfg, files, tmp_path / 'refused.pth')
@@ -177,8 +187,46 @@ def test_damaged_and_hostile_files_are_refused(cfg, folder, tmp_path):
     check_meta({KEY: '{}'})
     check_meta({KEY: json.dumps(dict(format=99, sha256=''))}, 'of format 99')
     check_meta({KEY: json.dumps(dict(format=1, sha256='', evil=1))})
+    check_meta({KEY: '9' * 5000})
+    # Whole, and of types that nobody has asked for.
+    three = read_head(folder / '3.safetensors')
+    for wrong in (
+        dict(class_name='\x1b[2J'),
+        dict(scores=dict(AP='91')),
+        dict(scores=[]),
+        dict(threshold='0.5'),
+        dict(threshold=math.inf),
+        dict(backbone='none'),
+        dict(training_data=1),
+        dict(head=[]),
+    ):
+        meta = dict(three.meta(), **wrong, format=FORMAT)
+        meta['sha256'] = head_files._digest(meta, three.tensors)
+        save_file(three.tensors, path, {KEY: json.dumps(meta, sort_keys=True)})
+        check(path.read_bytes())
     with pytest.raises(FileNotFoundError, match='There is no file'):
         read_head(tmp_path / 'none')
+
+
+def test_scores_are_those_of_the_test_data(cfg, folder, tmp_path):
+    found = mhc_plugin.apis.test(
+        dict_with(cfg, test_evaluator=[dict(type='MultiLabelMeanAP', average=None)]),
+        tmp_path / 'a.pth',
+    )['multi-label/mAP_classwise']
+    scores = [read_head(folder / f'{c}.safetensors').scores for c in range(10)]
+    assert [x.get('AP') for x in scores] == pytest.approx(found, abs=0.005)
+    assert f'AP {scores[3]["AP"]:.2f}' in (folder / 'README.md').read_text()
+    # Without test data there are none.
+    for name in ('test_dataloader', 'test_evaluator', 'test_cfg'):
+        cfg.pop(name)
+    paths = extract_heads(cfg, tmp_path / 'a.pth', tmp_path / 'b')
+    assert read_head(paths[0]).scores == {}
+
+
+def test_a_class_that_no_file_can_name_is_refused(folder, tmp_path):
+    head = replace(read_head(folder / '3.safetensors'), class_name='two\nlines')
+    with pytest.raises(ValueError, match='No file can hold what is said of this head'):
+        head.save(tmp_path)
 
 
 def test_names_of_files_stay_in_the_folder():
@@ -216,6 +264,27 @@ def test_remove_and_add_leave_the_others_alone(cfg, folder, tmp_path, monkeypatc
     together = read_head(tmp_path / 'all' / path.name)
     for name, x in read_head(path).tensors.items():
         torch.testing.assert_close(x, together.tensors[name], rtol=1e-5, atol=1e-6)
+
+
+def test_files_of_a_class_are_equal_whoever_was_trained_beside_it(cfg, tmp_path):
+    cfg.model.head.update(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.5)
+    checkpoint(cfg, tmp_path / 'a.pth')  # Whose backbone all of them have.
+    cache = dict(cache_dir=str(tmp_path / 'cache'))
+
+    def files(classes, name):
+        result = mhc_plugin.apis.train(
+            cfg, work_dir=tmp_path / name, feature_cache=cache, no_validate=True, classes=classes
+        )
+        own = copy.deepcopy(cfg)
+        if classes is not None:
+            select_classes(own, classes)
+        return extract_heads(own, result.checkpoint, tmp_path / f'{name} heads', scores={})
+
+    together = {path.name: path.read_bytes() for path in files(None, 'all')}
+    some = files(['2', '7', '9'], 'some')
+    assert [path.read_bytes() for path in some] == [together[path.name] for path in some]
+    # What is stored of the images has served both.
+    assert len(list((tmp_path / 'cache').glob('*/manifest.json'))) == 1
 
 
 def test_unknown_classes_get_a_hint(cfg):

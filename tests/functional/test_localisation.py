@@ -140,6 +140,14 @@ def test_grid_of_another_shape_with_a_class_in_two_cells():
     torch.testing.assert_close(result.chance, torch.tensor([2 / 3, 1 / 3], dtype=torch.float64))
 
 
+def test_a_cell_of_no_class_takes_mass_and_has_none():
+    maps = torch.ones(3, 2, 2)
+    result = grid_pointing_game(maps, torch.tensor([[2, -1], [-1, 0]]), (4, 4))
+    assert result.classes.tolist() == [0, 2]
+    torch.testing.assert_close(result.shares.diagonal(), torch.full((2,), 0.25).double())
+    assert grid_pointing_game(maps, torch.full((2, 2), -1), (4, 4)).shares.shape == (0, 0)
+
+
 def test_a_border_through_a_pixel_divides_its_mass():
     maps = torch.zeros(4, 5, 5)
     maps[:, 2, 2] = 1.0
@@ -154,7 +162,7 @@ def test_a_symmetric_map_at_input_resolution_is_at_chance():
     torch.testing.assert_close(result.shares, torch.full((4, 4), 0.25, dtype=torch.float64))
 
 
-@pytest.mark.parametrize('cells', [[[0, 5]], [[-1, 0]], [0, 1], [[]]])
+@pytest.mark.parametrize('cells', [[[0, 5]], [[-2, 0]], [0, 1], [[]]])
 def test_cells_that_are_none(cells):
     with pytest.raises(ValueError, match=r'`cells` to have shape \(rows, columns\) .* 0..4'):
         grid_pointing_game(torch.ones(5, 2, 2), torch.tensor(cells))

@@ -1,10 +1,12 @@
 """Noise and a backbone of one layer, so that features of any shape are stored fast."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -15,13 +17,14 @@ from mhc_plugin.apis import load_config
 from mhc_plugin.datasets.label_table import LabelTable
 from mhc_plugin.datasets.sample_table import SampleTable
 from mhc_plugin.datasets.subset import SubsetMixin
+from mhc_plugin.datasets.targets import MultiLabelTargets
 
 # Files may have no more names.
 IMAGES_OF_A_FILE = 50_000
 
 
 @DATASETS.register_module()
-class Noise(BaseDataset):
+class Noise(MultiLabelTargets, BaseDataset):
     """Images of seeded noise, each with some of the classes."""
 
     def __init__(self, length: int, size: int, num_classes: int, **kwargs) -> None:
@@ -38,7 +41,7 @@ class Noise(BaseDataset):
         images = rng.randint(0, 256, (self.length, self.size, self.size, 3), dtype=np.uint8)
         scores = (rng.rand(self.length, self.num_classes) < 0.3).astype(np.float32)
         return [
-            dict(img=image, gt_score=score, gt_label=score.nonzero()[0])
+            dict(img=image, gt_label=score.nonzero()[0].tolist())
             for image, score in zip(images, scores)
         ]
 
@@ -108,19 +111,24 @@ class AsItIs:
 
 @MODELS.register_module()
 class OneLayer(BaseBackbone):
-    """A 1 x 1 convolution to the wanted number of channels."""
+    """A 1 x 1 convolution to the wanted number of channels, for every stage half as large."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int | Sequence[int]) -> None:
         super().__init__()
-        self.layer = nn.Conv2d(3, channels, 1)
+        widths = [channels] if isinstance(channels, int) else channels
+        self.layers = nn.ModuleList(nn.Conv2d(3, width, 1) for width in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (torch.relu(self.layer(x)),)
+        stages = []
+        for layer in self.layers:
+            stages.append(torch.relu(layer(x)))
+            x = F.avg_pool2d(x, 2, ceil_mode=True)
+        return tuple(stages)
 
 
 def made_config(
     head: str,
-    channels: int,
+    channels: int | Sequence[int],
     size: int,
     length: int,
     epochs: int,

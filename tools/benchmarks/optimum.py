@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import DictAction
 from rich.table import Table
 
 from mhc_plugin.apis.caching import set_optimum
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cache-dir', default='work_dirs/feature_cache')
     parser.add_argument('--backbone-weights', metavar='PATH|none')
     parser.add_argument('--metrics', nargs='+', default=['mAP', 'precision_top4_micro'])
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument(
         '--made',
         type=int,
@@ -103,15 +105,25 @@ def fit_made(
         tolerance=tolerance,
         progress=progress,
     )
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f'{rows} x {channels} features, {classes} classes, weight decay {decay:g}, '
-        f'{torch.get_num_threads()} thread(s): {time.perf_counter() - wall:.1f} s, '
-        f'{time.process_time() - cpu:.1f} s of CPU, peak {peak / 2**20:.2f} GiB '
-        f'({before / 2**20:.2f} before), {found.newton_steps} Newton steps, '
-        f'{found.products / classes:.1f} products per class, '
-        f'largest relative gradient {found.relative_gradient.max():.1e}'
+    table = Table(
+        title=f'The optimum of {classes} classes on {rows} x {channels} made features, weight '
+        f'decay {decay:g}, {torch.get_num_threads()} thread(s)'
     )
+    table.add_column('')
+    table.add_column('value', justify='right')
+    for name, value in {
+        'seconds': f'{wall:.1f}',
+        'seconds of CPU': f'{cpu:.1f}',
+        'peak memory, GiB': f'{peak / 2**20:.2f}',
+        'of that before the fit, GiB': f'{before / 2**20:.2f}',
+        'most Newton steps': str(found.newton_steps),
+        'passes over the features per class': f'{found.products / classes:.1f}',
+        'largest relative gradient': f'{found.relative_gradient.max():.1e}',
+    }.items():
+        table.add_row(name, value)
+    print_table(table)
 
 
 def compare(config: str, args: argparse.Namespace) -> None:
@@ -121,7 +133,7 @@ def compare(config: str, args: argparse.Namespace) -> None:
         table.add_column(column, justify='left' if column == 'trained' else 'right')
 
     def add(name: str, epochs: int, optimizer: dict, weight_decay: str | None) -> None:
-        options = argparse.Namespace(**vars(args), views=1, cfg_options=None)
+        options = argparse.Namespace(**vars(args), views=1)
         options.epochs = epochs
         cfg = scores.prepare(config, options)
         cfg.optim_wrapper.optimizer.update(optimizer)

@@ -118,15 +118,15 @@ class SplicedDataset(MultiLabelTargets, BaseDataset):
             for composite, row in enumerate(labels.tolist())
         ]
 
-    def get_data_info(self, idx: int) -> dict:
-        """What is known of one composite.
+    def labelled_info(self, idx: int) -> dict:
+        """What is known of one composite, with the labels of all classes, whichever are kept.
 
         Returns:
             dict: ``tiles`` (list of dicts with ``img_path`` or ``img``), ``tile_size`` (int),
             ``gt_label`` (list[int]), ``gt_score`` (float32 ``(num_classes,)``), ``gt_cells``
             (long tensor ``(rows, columns)``, the class index in every cell), ``sample_idx``.
         """
-        info = super().get_data_info(idx)
+        info = super().labelled_info(idx)
         info['gt_cells'] = torch.tensor(info['gt_cells'])
         return info
 

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from mhc_plugin.models import BaseMultiHeadClsHead
 from mhc_plugin.utils.seeding import sample_seed, seeded
 
 
@@ -62,6 +64,8 @@ class ReproducibleEpochHook(Hook):
 
     - gives the sampler the runner's seed, which after a resume is the checkpoint's;
     - seeds torch, NumPy and ``random`` from (seed, rank, epoch) before every epoch;
+    - makes what a head of ours draws, first weights and dropout, depend on the seed and the names
+      of its own classes, so that it is the same in any company;
     - makes random transforms draw from (seed, epoch, index of the sample), with any number of
       workers, persistent or not. A dataset that defines ``__getitems__`` itself is left alone: it
       fetches whole batches its own way.
@@ -71,6 +75,25 @@ class ReproducibleEpochHook(Hook):
     """
 
     priority = 'VERY_HIGH'
+    _head: BaseMultiHeadClsHead | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Let heads draw by the names of their classes, before the runner draws first weights.
+
+        Args:
+            runner (Runner): The runner of the training process.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(getattr(model, 'head', None), BaseMultiHeadClsHead):
+            return
+        self._head = model.head
+        seeds = [runner.seed]
+        broadcast_object_list(seeds)
+        # A loop may not have built its loader yet.
+        dataset = getattr(runner.train_dataloader, 'dataset', None)
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes is not None:
+            self._head.name_classes([str(name) for name in classes], seeds[0])
 
     def before_train(self, runner: Runner) -> None:
         """Hand the seed to the sampler, and to the dataset where there are epochs.
@@ -125,6 +148,8 @@ class ReproducibleEpochHook(Hook):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        if self._head is not None:
+            self._head.seed_dropout(runner.rank, runner.epoch)
 
 
 def _samplers(loader: DataLoader) -> Iterator[Sampler]:

@@ -362,10 +362,12 @@ def image_folds(dataset: FeatureDataset, cache, runner: Runner) -> Tensor:
     Files count by their bytes, wherever they are; labels and numbers of images do not count.
     """
     hashes = FeatureStore(cache.cache_dir).file_hashes(cache.trust_mtime)
-    folds, left_out = [], INDEX_KEYS | LABEL_KEYS
+    folds, left_out = [], INDEX_KEYS | LABEL_KEYS | {'keep_classes'}
+    # Not what is known of the classes that are kept.
+    info_of = getattr(dataset.dataset, 'unlabelled_info', dataset.get_data_info)
     try:
         for index in range(len(dataset)):
-            info = dataset.get_data_info(index)
+            info = info_of(index)
             known = {name: value for name, value in info.items() if name not in left_out}
             text = json.dumps(describe(known, hashes), sort_keys=True)
             digest = hashlib.sha256(text.encode()).digest()

@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_int
 
-from ..layers import FusedLinear, mean_over_positions, normalize_maps, signed_root, view_of
-from .base import BaseMultiHeadClsHead, resize_to_largest
+from ..layers import (
+    FusedLinear,
+    mean_over_positions,
+    normalize_maps,
+    resize_to_largest,
+    signed_root,
+    view_of,
+)
+from .base import BaseMultiHeadClsHead
 
 
 class FusedAttention(FusedLinear):
@@ -155,11 +161,21 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         """The bias of every class, ``(num_classes,)``."""
         return self.to_class_order(self.bias.reshape(1, -1))[0]
 
+    per_stage = ('attentions', 'linears')
+
+    @property
+    def block_size(self) -> int:
+        """A product with fewer columns than these have together is slower."""
+        return max(1, 16 // self.num_attentions)
+
+    def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
+        # What has been normalised is this head's own.
+        inplace = self.normalize is not None
+        return [self.drop_shared(x, [i], inplace) for i, x in enumerate(feats)]
+
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         logits, maps = self.bias.flatten(), []
         for i, (x, attention, linear) in enumerate(zip(feats, self.attentions, self.linears)):
-            # What has been normalised is this head's own.
-            x = F.dropout2d(x, self.dropout, self.training, inplace=self.normalize is not None)
             mean = mean_over_positions(x)
             added = attention(x)
             logits = logits + self._spread(added.sum(2) + linear(signed_root(mean)), i)

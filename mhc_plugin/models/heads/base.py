@@ -1,10 +1,11 @@
 """What all multi-head heads share: groups, connection, class order, maps, split and stack."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import initialize
 from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample
@@ -14,6 +15,7 @@ from mhc_plugin.functional.checks import check_argument, check_choice, check_int
 
 from ..layers import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps
 from .connection import Connection, make_groups
+from .separate import JOINT, Blocks, Dropout, draw_heads, name_seed
 
 
 class BaseMultiHeadClsHead(MultiLabelClsHead):
@@ -22,7 +24,12 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     The parameters of all heads are stacked and run as one; :meth:`split_heads` gives them back as
     ordinary modules. A head of another kind is a subclass with two methods: :meth:`score`, from
     features to logits and to where they come from, and :meth:`head_view`, one of its heads as an
-    ordinary module.
+    ordinary module. It keeps its arguments as attributes of the same names.
+
+    A head is a function of its own labels: trained with others or alone it is the same, to the bit
+    on a CPU, where every class has a head of its own that reads what it would read alone. That is
+    not so with ``head_groups`` of several classes, and not with ``connection='channels'``, whose
+    slices depend on the number of heads. See :mod:`mhc_plugin.models.heads.separate`.
 
     Args:
         num_classes (int): Number of classes.
@@ -41,7 +48,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         head_groups (Sequence[Sequence[int]], optional): The classes of every head. Defaults to
             one class each.
         dropout (float): Share of the channels that the heads read in their last layer set to 0 in
-            training. One draw per image serves all heads that read the same channels.
+            training. One draw per image serves all heads that read the same channels of the
+            backbone; of layers of its own every head draws for itself.
         loss (dict): Config of the loss. Defaults to ``dict(type='PerHeadBCELoss')``.
         thr (float, optional): Scores from here on are predicted positive.
         topk (int, optional): The k highest scores are predicted positive, ties broken by the
@@ -58,6 +66,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
     #: Whether the head looks at positions before it pools, so that pooled vectors are not enough.
     spatial = True
+    #: Lists of modules of which there is one for every stage in use.
+    per_stage: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -96,6 +106,10 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self.lse_r = lse_r
         self.normalize = normalize
         self.dropout = dropout
+        self.drop_shared, self.drop = Dropout(dropout), Dropout(dropout)
+        # What blocks of heads draw from; `drop` of all heads in one draws from torch.
+        self.own_draws = Dropout(dropout)
+        self.entropy: list[tuple[int, ...]] | None = None
         self.global_pool = GlobalPool(pool, lse_r)
         width = max(self.group_sizes)
         slots = [h * width + i for h, group in enumerate(groups) for i in range(len(group))]
@@ -118,6 +132,18 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             tuple[Tensor, Tensor | None]: Logits ``(N, num_heads * widest group)``, and maps
             ``(N, num_heads * widest group, h, w)``, not clamped, as :meth:`class_maps` means them.
         """
+
+    def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
+        """What all heads do alike to their inputs in training, before :meth:`score`.
+
+        That is, dropout of channels that several heads read, and formats; by default nothing.
+        """
+        return feats
+
+    @property
+    def block_size(self) -> int:
+        """How many heads are trained in one go on a CPU: enough for a product of matrices."""
+        return 1
 
     @abstractmethod
     def head_view(self, head: int) -> nn.Module:
@@ -170,7 +196,13 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         Returns:
             Tensor: Logits ``(N, num_classes)`` in class order.
         """
-        return self.to_class_order(self.score(self.pre_logits(feats))[0])
+        feats = self.pre_logits(feats)
+        if not self.training:
+            return self.to_class_order(self.score(feats)[0])
+        feats = self.shared_inputs(feats)
+        if feats[0].is_cuda or not self.separate or torch.compiler.is_compiling():
+            return self.to_class_order(self.score(feats)[0])
+        return self.to_class_order(self._blocks.score(self, feats))
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> list[Tensor]:
         """The features in use, checked and normalised.
@@ -302,69 +334,66 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         for index, head in enumerate(heads):
             self.head_view(index).load_state_dict(head.state_dict())
 
+    # ---- apart from each other
+
+    @property
+    def separate(self) -> bool:
+        """Whether every head is what it would be by itself."""
+        return self.connection != 'channels' and max(self.group_sizes) == 1
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self, self.block_size)
+
+    def alike(self, head: int, num_heads: int) -> 'BaseMultiHeadClsHead':
+        """Heads, newly drawn, that read what one of these reads, of a class each."""
+        feeds = self.feeds.heads[head]
+        stages = [list(range(len(feeds)))] * num_heads
+        own = {
+            name: getattr(self, name)
+            for name in inspect.signature(type(self).__init__).parameters
+            if name not in JOINT
+        }
+        return type(self)(
+            num_classes=num_heads,
+            in_channels=[len(channels) for _, channels in feeds],
+            connection='stages',
+            head_stages=stages,
+            **own,
+        )
+
+    def name_classes(self, names: Sequence[str], seed: int) -> None:
+        """Let what is drawn from now on follow from the seed and each class's name.
+
+        That is first weights, where :meth:`init_weights` is still to come, and dropout.
+
+        Args:
+            names (Sequence[str]): One per class.
+            seed (int): The run's.
+        """
+        if self.separate and len(names) == self.num_classes:
+            self.entropy = [(seed, name_seed(names[group[0]])) for group in self.head_groups]
+            self.seed_dropout()
+
+    def seed_dropout(self, *entropy: int) -> None:
+        """Begin the draws of dropout anew, with the number of an epoch, say."""
+        if self.entropy is not None:
+            self.own_draws.seed([(*own, *entropy) for own in self.entropy])
+            seed = self.entropy[0][0]
+            self.drop_shared.seed([(seed, stage, *entropy) for stage in self.stages])
+
     def init_weights(self) -> None:
-        """Apply ``init_cfg`` to every head, and a checkpoint to all of them."""
+        """Draw every head as its class is named, apply ``init_cfg`` to it, a checkpoint to all."""
         cfgs = self.init_cfg or []
         cfgs = [cfgs] if isinstance(cfgs, dict) else list(cfgs)
         # A checkpoint holds the stacked parameters.
         whole = [cfg for cfg in cfgs if cfg['type'] == 'Pretrained']
         per_head = [cfg for cfg in cfgs if cfg['type'] != 'Pretrained']
-        if per_head:
+        if self.entropy is not None:
+            draw_heads(self, self.entropy, per_head)
+        elif per_head:
             for head in range(self.num_heads):
                 initialize(self.head_view(head), per_head)
         if whole:
             initialize(self, whole)
         self._is_init = True
-
-
-def resize_to_largest(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Maps ``(N, C, h, w)`` of several stages, resized bilinearly to the size of the largest.
-
-    Where that is a whole number of times as high and wide, the mean of a map stays what it was.
-    """
-    size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
-    return [
-        x if x.shape[2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
-        for x in maps
-    ]
-
-
-def side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate along channels, without a copy of a single part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-class SplitHead(nn.Module):
-    """One head that pools, as ordinary layers: the definition that the fused heads are held to.
-
-    Args:
-        inputs (Sequence[tuple[int, range]]): The (stage, channels) pairs it reads.
-        normalize (str, optional): How their maps are normalised.
-        convs (Sequence[nn.Module]): Its convolutions for each of them, before the pool.
-        pool (nn.Module): From ``(N, C, h, w)`` to ``(N, C)``.
-        fc (nn.Sequential): From the pooled, concatenated features to its logits.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[tuple[int, range]],
-        normalize: str | None,
-        convs: Sequence[nn.Module],
-        pool: nn.Module,
-        fc: nn.Sequential,
-    ) -> None:
-        super().__init__()
-        self.inputs = tuple(inputs)
-        self.normalize = normalize
-        self.convs = nn.ModuleList(convs)
-        self.pool = pool
-        self.fc = fc
-
-    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Give the logits ``(N, len(group))`` for a tuple of features."""
-        pooled = []
-        for (stage, channels), conv in zip(self.inputs, self.convs):
-            x = feats[stage]
-            x = x if x.dim() == 2 else normalize_maps(x, self.normalize)
-            pooled.append(self.pool(conv(x[:, channels.start : channels.stop])))
-        return self.fc(torch.cat(pooled, 1))

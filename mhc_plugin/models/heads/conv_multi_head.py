@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_int
 
-from ..layers import NORMS, FusedConvStage, FusedLinear, GlobalPool
-from .base import BaseMultiHeadClsHead, SplitHead, resize_to_largest, side_by_side
+from ..layers import (
+    NORMS,
+    FusedConvStage,
+    FusedLinear,
+    GlobalPool,
+    resize_to_largest,
+    side_by_side,
+    to_channels_last,
+)
+from .base import BaseMultiHeadClsHead
+from .split_head import SplitHead
 
 
 @MODELS.register_module()
@@ -84,6 +92,10 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         )
         check_conv_arguments(conv_channels, num_convs, kernel_size, norm_cfg, act_cfg)
         self.conv_channels = conv_channels
+        self.num_convs = num_convs
+        self.kernel_size = kernel_size
+        self.norm_cfg = norm_cfg
+        self.act_cfg = act_cfg
         self.convs = nn.ModuleList()
         # Where the outputs of every head lie where those of all stages lie side by side, and for
         # every head which stage's convolutions are its own, and the how manieth of that stage.
@@ -108,10 +120,24 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
             self.convs.append(convs)
         self.fc = FusedLinear(channels, total, self.group_sizes)
 
+    per_stage = ('convs',)
+
+    @property
+    def block_size(self) -> int:
+        """Two share a read of the maps, where what is computed does not depend on the place."""
+        whole_vectors = self.conv_channels is not None and self.conv_channels % 16 == 0
+        exact = (self.act_cfg or {}).get('type') in (None, 'ReLU', 'LeakyReLU')
+        head_by_head = self.dropout == 0 or self.connection != 'stages'
+        return 2 if whole_vectors and exact and self.pool != 'lse' and head_by_head else 1
+
+    def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
+        # Here, and not in every block.
+        return [to_channels_last(x) for x in feats]
+
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         maps = [convs(x) for convs, x in zip(self.convs, feats)]
         x = torch.cat([self.global_pool(x) for x in maps], 1)
-        logits = self.fc(F.dropout(x, self.dropout, self.training))
+        logits = self.fc(self.drop(x) if self.training else x)
         if not with_maps:
             return logits, None
         contributions = resize_to_largest([self.global_pool.contributions(x) for x in maps])

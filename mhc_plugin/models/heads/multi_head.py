@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_ints
 
-from ..layers import FusedLinear, GlobalPool
-from .base import BaseMultiHeadClsHead, SplitHead, resize_to_largest, side_by_side
+from ..layers import FusedLinear, GlobalPool, resize_to_largest, side_by_side
+from .base import BaseMultiHeadClsHead
+from .split_head import SplitHead
 
 
 @MODELS.register_module()
@@ -73,6 +73,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
             init_cfg,
         )
         check_ints('hidden_channels', hidden_channels)
+        self.hidden_channels = tuple(hidden_channels)
         channels, total = self.feeds.concatenated(), sum(self.feeds.channels)
         self.hidden = nn.ModuleList()
         for width in hidden_channels:
@@ -88,13 +89,26 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         """Hidden layers have biases of their own, which no position accounts for."""
         return super().complete and not self.hidden
 
+    @property
+    def block_size(self) -> int:
+        """A product with fewer columns than this is slower."""
+        return 1 if self.hidden else 16
+
+    def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
+        feats = [self.global_pool(x) for x in feats]
+        if self.hidden:
+            return feats
+        return [self.drop_shared(x, [i]) for i, x in enumerate(feats)]
+
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         x = side_by_side([self.global_pool(x) for x in feats])
         active = []
         for layer in self.hidden:
             x = layer(x).relu()
             active.append(x > 0)
-        logits = self.fc(F.dropout(x, self.dropout, self.training))
+        if self.training and self.hidden:
+            x = self.drop(x)
+        logits = self.fc(x)
         if not with_maps:
             return logits, None
         contributions = side_by_side(

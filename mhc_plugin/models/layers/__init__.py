@@ -1,7 +1,7 @@
 """Fused per-head primitives: linear, convolution, pools, normalised maps."""
 
 from .conv_stage import NORMS, FusedConvStage
-from .fused import FusedConv2d, FusedLinear, view_of
+from .fused import FusedConv2d, FusedLinear, to_channels_last, view_of
 from .pooling import (
     NORMALIZATIONS,
     POOLS,
@@ -9,6 +9,8 @@ from .pooling import (
     NormalizeMaps,
     mean_over_positions,
     normalize_maps,
+    resize_to_largest,
+    side_by_side,
     signed_root,
 )
 
@@ -23,6 +25,9 @@ __all__ = [
     'NormalizeMaps',
     'mean_over_positions',
     'normalize_maps',
+    'resize_to_largest',
+    'side_by_side',
     'signed_root',
+    'to_channels_last',
     'view_of',
 ]

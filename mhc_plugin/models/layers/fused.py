@@ -145,7 +145,7 @@ class FusedLinear(FusedLayer):
             return F.linear(maps.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
         if self.shared:
             return F.conv2d(maps, weight[..., None, None])
-        maps = _to_channels_last(self.gather(maps))
+        maps = to_channels_last(self.gather(maps))
         return F.conv2d(maps, weight[..., None, None], groups=len(self.in_sizes))
 
 
@@ -212,7 +212,7 @@ class FusedConv2d(FusedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Run all heads: ``(N, total, h, w)`` to ``(N, num_heads * out_width, h, w)``."""
         return F.conv2d(
-            _to_channels_last(self.gather(x)),
+            to_channels_last(self.gather(x)),
             self.weight,
             self.bias,
             padding=self.kernel_size // 2,
@@ -225,7 +225,9 @@ def view_of(parameter: nn.Parameter, index) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[index], requires_grad=parameter.requires_grad)
 
 
-def _to_channels_last(x: Tensor) -> Tensor:
-    # On CPU grouped convolutions are several times faster in this format. On GPU the format of the
-    # input is kept.
+def to_channels_last(x: Tensor) -> Tensor:
+    """Maps in the format in which grouped convolutions are several times faster on CPU.
+
+    On GPU the format of the input is kept.
+    """
     return x if x.is_cuda else x.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,10 @@
 """Feature maps without parameters: normalised, and pooled."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 POOLS = ('avg', 'max', 'lse')
@@ -138,3 +140,20 @@ class GlobalPool(nn.Module):
 
     def extra_repr(self) -> str:
         return f'mode={self.mode!r}' + (f', r={self.r}' if self.mode == 'lse' else '')
+
+
+def resize_to_largest(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps ``(N, C, h, w)`` of several stages, resized bilinearly to the size of the largest.
+
+    Where that is a whole number of times as high and wide, the mean of a map stays what it was.
+    """
+    size = max((x.shape[2:] for x in maps), key=lambda s: s[0] * s[1])
+    return [
+        x if x.shape[2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
+        for x in maps
+    ]
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate along channels, without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

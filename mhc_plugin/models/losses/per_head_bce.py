@@ -14,6 +14,8 @@ from mhc_plugin.functional.checks import check_argument, check_choice
 from mhc_plugin.utils.known_pairs import KnownPairs
 
 VALUES = 'to hold 1, 0, -1 (unknown) or soft values in [0, 1]'
+# Four of the longest vectors: what sums over rows take at a time.
+COLUMNS = 64
 
 
 @MODELS.register_module()
@@ -143,17 +145,32 @@ class PerHeadBCELoss(nn.Module):
 
     def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Sum over the known targets of every class, and their number, ``(num_classes,)`` each."""
-        known = target >= 0
-        terms = F.binary_cross_entropy_with_logits(
-            logits,
-            target.clamp(min=0),
-            pos_weight=self._per_class(self.pos_weight, logits),
-            reduction='none',
-        )
+        num_classes = logits.shape[1]
+        # Processors take numbers in vectors and those that are left over one by one, with other
+        # last bits. In columns of whole vectors a class is the same in any company.
+        width = num_classes if logits.is_cuda else COLUMNS
+
+        def columns(x: Tensor, value: float) -> list[Tensor]:
+            filled = F.pad(x, (0, -num_classes % width), value=value)
+            return [part.contiguous() for part in filled.split(width, -1)]
+
+        counts = (target >= 0).sum(0).to(logits.dtype)
         if weight is not None:
-            terms = terms * weight.to(terms).reshape(len(terms), -1)
-        sums = torch.where(known, terms, 0.0).sum(0)
-        return sums, known.sum(0).to(sums.dtype)
+            weight = weight.to(logits).reshape(len(logits), -1).expand_as(logits)
+        parts, targets = columns(logits, 0.0), columns(target, -1.0)
+        pos_weights = [self._per_class(self.pos_weight, logits)] * len(parts)
+        if self.pos_weight is not None and self.pos_weight.ndim == 1:
+            pos_weights = columns(pos_weights[0], 1.0)
+        weights = [None] * len(parts) if weight is None else columns(weight, 0.0)
+        sums = []
+        for logits, target, pos_weight, weight in zip(parts, targets, pos_weights, weights):
+            terms = F.binary_cross_entropy_with_logits(
+                logits, target.clamp(min=0), pos_weight=pos_weight, reduction='none'
+            )
+            if weight is not None:
+                terms = terms * weight
+            sums.append(torch.where(target >= 0, terms, 0.0).sum(0))
+        return torch.cat(sums)[:num_classes], counts
 
     def _sums_of_pairs(
         self, cls_score: Tensor, target: KnownPairs, weight: Tensor | None, dtype: torch.dtype
@@ -166,9 +183,15 @@ class PerHeadBCELoss(nn.Module):
         pos_weight = self._per_class(self.pos_weight, logits)
         if pos_weight is not None and pos_weight.ndim:
             pos_weight = pos_weight[classes]
+        number, filled = len(places), [logits, target.values.to(dtype), pos_weight]
+        if not logits.is_cuda:
+            # As of columns: vectors are whole.
+            missing = -number % COLUMNS
+            filled = [x if x is None or x.ndim == 0 else F.pad(x, (0, missing)) for x in filled]
+        logits, values, pos_weight = filled
         terms = F.binary_cross_entropy_with_logits(
-            logits, target.values.to(dtype), pos_weight=pos_weight, reduction='none'
-        )
+            logits, values, pos_weight=pos_weight, reduction='none'
+        )[:number]
         if weight is not None:
             factors = weight[images] if weight.ndim == 1 else weight[images, classes]
             terms = terms * factors.to(terms)

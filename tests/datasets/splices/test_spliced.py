@@ -15,6 +15,7 @@ from mmengine.dataset import ClassBalancedDataset
 from mmpretrain.registry import DATASETS
 
 import mhc_plugin.datasets  # noqa: F401  (registers them)
+from mhc_plugin.analysis.swap_test import SwappedSplices
 from mhc_plugin.datasets.splices.spliced import plan_splices
 
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'elk')
@@ -67,6 +68,22 @@ def test_labels_say_what_the_tiles_show(pool):
         assert info['gt_score'].dtype == np.float32
         assert np.flatnonzero(info['gt_score'] == 1).tolist() == sorted(cells)
         assert set(info['gt_score'].tolist()) <= {0.0, 1.0}
+
+
+def test_of_some_classes_labels_and_cells_are_numbered_anew(pool):
+    whole, some = splice(pool), splice(pool, keep_classes=['elk', 'bee', 'cat'])
+    assert some.metainfo['classes'] == ('bee', 'cat', 'elk')
+    new = {0: -1, 1: 0, 2: 1, 3: -1, 4: 2}
+    for idx in range(20):
+        before, after = whole.get_data_info(idx), some.get_data_info(idx)
+        assert after['tiles'] == before['tiles']
+        assert after['gt_score'].tolist() == before['gt_score'][[1, 2, 4]].tolist()
+        assert after['gt_label'] == [new[c] for c in before['gt_label'] if new[c] >= 0]
+        assert after['gt_cells'].tolist() == [
+            [new[c] for c in row] for row in before['gt_cells'].tolist()
+        ]
+    with pytest.raises(ValueError, match='`dataset` to have all its classes'):
+        SwappedSplices(some)
 
 
 def test_packed_samples_carry_targets_and_cells(pool):

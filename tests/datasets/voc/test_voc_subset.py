@@ -92,6 +92,22 @@ def test_boxes_are_in_pixels_in_results_and_in_shares_on_the_sample(root):
     assert dataset[3]['data_samples'].gt_bboxes.shape == (0, 4)
 
 
+def test_of_some_classes_labels_and_boxes_are_numbered_anew(root):
+    dataset = VOCSubset(
+        str(root), classes=CLASSES, keep_classes=['person', 'dog'], pipeline=WHOLE, test_mode=True
+    )
+    assert dataset.metainfo['classes'] == ('dog', 'person')
+    for i, scores in enumerate(SCORES['unknown']):
+        info = dataset.get_data_info(i)
+        assert info['gt_score'].tolist() == scores[1:]
+        assert info['gt_label'] == [c for c, score in enumerate(scores[1:]) if score == 1]
+        assert dataset.get_cat_ids(i) == info['gt_label']
+    sample = dataset[0]['data_samples']
+    assert sample.gt_bbox_labels.tolist() == [0, 1, 1]
+    assert sample.gt_bbox_difficult.tolist() == [False, True, False]
+    torch.testing.assert_close(sample.gt_bboxes, torch.tensor([[0, 0, 0.5, 0.5]] * 3))
+
+
 def test_boxes_follow_a_flip_and_do_not_enter_a_crop(root):
     flipped = [*WHOLE[:2], dict(type='RandomFlip', prob=1.0), *WHOLE[2:]]
     sample = VOCSubset(str(root), classes=CLASSES, pipeline=flipped)[0]['data_samples']
