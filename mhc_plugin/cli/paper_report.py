@@ -163,9 +163,10 @@ def _row(
     name: list[str], paper: dict | None, own: dict | None, dataset: str, k: int, constant: bool
 ) -> dict[str, Any]:
     ours, level, verdict = None, {}, ['not run']
-    if own:
-        verdict = [own['error']] if own['error'] else []
+    if own and own['error']:
+        verdict = [own['error']]
     if own and own['seeds']:
+        verdict = [own['error']] if own['error'] else []
         suffix = f'_top{k}' + ('_micro' if dataset in MICRO else '')
         ours = {}
         for mine, key in [*((m, f'{m}{suffix}') for _, m, _ in FIGURES), ('mAP', 'mAP')]:

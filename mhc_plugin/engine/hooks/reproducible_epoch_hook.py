@@ -9,7 +9,7 @@ import torch
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
@@ -84,7 +84,9 @@ class ReproducibleEpochHook(Hook):
             runner (Runner): The runner of the training process.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if not isinstance(getattr(model, 'head', None), BaseMultiHeadClsHead):
+        # A runner that only tests keeps the config of a loop, which asking for it would build.
+        trains = isinstance(runner._train_loop, BaseLoop)
+        if not trains or not isinstance(getattr(model, 'head', None), BaseMultiHeadClsHead):
             return
         self._head = model.head
         seeds = [runner.seed]

@@ -364,7 +364,7 @@ def image_folds(dataset: FeatureDataset, cache, runner: Runner) -> Tensor:
     hashes = FeatureStore(cache.cache_dir).file_hashes(cache.trust_mtime)
     folds, left_out = [], INDEX_KEYS | LABEL_KEYS | {'keep_classes'}
     # Not what is known of the classes that are kept.
-    info_of = getattr(dataset.dataset, 'unlabelled_info', dataset.get_data_info)
+    info_of = getattr(dataset, 'unlabelled_info', dataset.get_data_info)
     try:
         for index in range(len(dataset)):
             info = info_of(index)
