@@ -93,6 +93,7 @@ def test_what_differs_in_optimizer_and_loss_shares_a_pass():
 
 
 def test_random_weights_are_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TINY.parent)
     monkeypatch.setattr(Cell, 'config', lambda cell: load_config(TINY))
     path = reproduce.random_backbone('vgg19', 3, tmp_path)
     state = torch.load(path)['state_dict']

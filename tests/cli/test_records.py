@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -128,7 +129,7 @@ class TestPages:
     def test_edited_row_of_the_paper_s_tables(self, tool, tmp_path, capsys):
         page = tmp_path / 'RESULTS.md'
         text = page.read_text()
-        digit = text.index('→ ') + 2
+        digit = re.search(r'\d \| ', text).start()
         page.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
         assert tool('--check') == 1
         assert 'Not as the records say: RESULTS.md.' in capsys.readouterr().err
@@ -162,7 +163,7 @@ class TestPages:
         assert 'paper_voc2007.json' in capsys.readouterr().out
         tool()
         page = (tmp_path / 'docs' / 'paper.md').read_text()
-        assert page.count('**Stale**: the code has changed since.') == 3
+        assert page.count('**Stale**: the code has changed since.') == page.count('Record [') >= 3
 
     def test_unknown_table(self, tool, tmp_path, capsys):
         (tmp_path / 'docs' / 'new.md').write_text('<!-- table: none -->\n<!-- end -->')

@@ -17,6 +17,8 @@ from mmpretrain.registry import LOOPS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mhc_plugin.models import BaseMultiHeadClsHead
+
 from .feature_cache_loops import FeatureCacheTrainLoop
 
 
@@ -156,6 +158,11 @@ class SweepTrainLoop(FeatureCacheTrainLoop):
         self._use(next(iter(self.running.values())))
         runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         losses, running = [], self.running
+        if idx == 0:
+            # The hook that has seeded this process knows one of the heads.
+            for own in running.values():
+                if isinstance(own.head, BaseMultiHeadClsHead):
+                    own.head.seed_dropout(runner.rank, runner.epoch)
         for name, own in running.items():
             self._use(own)
             # Each draws what a run of its own would, so all but the last give it back.
