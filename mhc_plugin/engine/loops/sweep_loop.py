@@ -157,6 +157,8 @@ class SweepTrainLoop(FeatureCacheTrainLoop):
         runner = self.runner
         self._use(next(iter(self.running.values())))
         runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
+        if idx == 0:
+            self._seed_dropout()
         losses, running = [], self.running
         if idx == 0:
             # The hook that has seeded this process knows one of the heads.
@@ -184,6 +186,14 @@ class SweepTrainLoop(FeatureCacheTrainLoop):
         outputs = dict(loss=torch.tensor(left).mean())
         runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
         self._iter += 1
+
+    def _seed_dropout(self) -> None:
+        """Let every head draw as the one does that the hooks of the training have seeded."""
+        entropy = getattr(list(self.heads.values())[-1].head, 'entropy', None)
+        for own in self.heads.values():
+            if entropy is not None:
+                own.head.entropy = entropy
+                own.head.seed_dropout(self.runner.rank, self.runner.epoch)
 
     def _finish(self) -> None:
         """Validate and save every head as a run of its own would."""
