@@ -43,7 +43,8 @@ def configured_classes(cfg: Config) -> list[str]:
 def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     """Leave of a config the heads, labels and scores of some classes.
 
-    Images stay as they are, so that stored features are shared with all other classes.
+    Images stay as they are, so that stored features are shared with all other classes. Heads that
+    can be are trained to the same bits in any company (``separate=True``).
 
     Args:
         cfg (Config): Changed in place.
@@ -97,6 +98,8 @@ def what_couples(cfg: Config) -> list[str]:
         reasons.append(f"`{kind.__name__}` draws and computes all classes' weights as one")
     elif head.get('connection') == 'channels':
         reasons.append("with `connection='channels'` a head's channels depend on their number")
+    elif not head.get('separate'):
+        reasons.append('without `separate=True` all are computed in one product, to rounding')
     if not issubclass(model, FrozenBackboneClassifier):
         reasons.append(f'`{model.__name__}` may train the backbone, which all classes share')
     if (head.get('loss') or {}).get('head_reduction') == 'mean':
@@ -151,6 +154,8 @@ def _select_heads(head: dict, indices: list[int]) -> None:
     if reason is not None:
         raise ValueError(f'These classes cannot be trained by themselves: {reason}.')
     head['num_classes'] = len(indices)
+    if issubclass(kind, BaseMultiHeadClsHead) and head.get('connection') != 'channels':
+        head['separate'] = True
     if head.get('head_stages'):
         head['head_stages'] = [head['head_stages'][index] for index in indices]
     if (head.get('topk') or 0) > len(indices):

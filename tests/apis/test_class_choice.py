@@ -28,6 +28,7 @@ def test_heads_labels_and_metrics_of_some_classes(tiny_cfg):
     ('changes', 'reason'),
     [
         ({}, None),
+        ({'model.head.separate': False}, 'in one product'),
         (
             {'model.head.loss': dict(type='PerHeadBCELoss', head_reduction='mean')},
             '`head_reduction',
@@ -44,6 +45,7 @@ def test_heads_labels_and_metrics_of_some_classes(tiny_cfg):
     ],
 )
 def test_what_couples_classes_is_named(tiny_cfg, changes, reason):
+    tiny_cfg.model.head.separate = True
     tiny_cfg.merge_from_dict(changes)
     reasons = what_couples(tiny_cfg)
     assert len(reasons) == (reason is not None)

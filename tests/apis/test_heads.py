@@ -267,7 +267,7 @@ def test_remove_and_add_leave_the_others_alone(cfg, folder, tmp_path, monkeypatc
 
 
 def test_files_of_a_class_are_equal_whoever_was_trained_beside_it(cfg, tmp_path):
-    cfg.model.head.update(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.5)
+    cfg.model.head.update(type='ConvMultiHeadClsHead', conv_channels=4, dropout=0.5, separate=True)
     checkpoint(cfg, tmp_path / 'a.pth')  # Whose backbone all of them have.
     cache = dict(cache_dir=str(tmp_path / 'cache'))
 

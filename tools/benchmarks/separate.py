@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def config_of(head: str, optimizer: str, seed: int, folder: Path) -> Config:
     """A short training on made features."""
     cfg = made_config('MultiHeadClsHead', STAGES, 5, 75, 2, str(folder), str(folder / 'cache'))
-    kind = dict(HEADS[head], num_classes=10, in_channels=STAGES)
+    kind = dict(HEADS[head], num_classes=10, in_channels=STAGES, separate=True)
     if kind.get('connection') == 'stages':
         draw = random.Random(seed)
         kind['head_stages'] = [draw.choice([[0], [1], [0, 1]]) for _ in range(10)]

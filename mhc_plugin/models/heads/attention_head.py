@@ -102,7 +102,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
             attentions of its own, also inside a group, and for every stage that it reads.
         dropout (float): Share of the channels of an image set to 0 in training, the same at all
             positions and for all classes. Defaults to 0.3.
-        loss, thr, topk, init_cfg: See :class:`BaseMultiHeadClsHead`.
+        separate, loss, thr, topk, init_cfg: See :class:`BaseMultiHeadClsHead`.
 
     Raises:
         ValueError: If an argument does not fit, or at the first forward if features are pooled.
@@ -123,6 +123,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         head_stages: Sequence | None = None,
         head_groups: Sequence[Sequence[int]] | None = None,
         dropout: float = 0.3,
+        separate: bool = False,
         loss: dict = dict(type='PerHeadBCELoss'),
         thr: float | None = None,
         topk: int | None = None,
@@ -136,6 +137,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
             head_stages=head_stages,
             head_groups=head_groups,
             dropout=dropout,
+            separate=separate,
             loss=loss,
             thr=thr,
             topk=topk,

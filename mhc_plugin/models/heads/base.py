@@ -26,10 +26,10 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     features to logits and to where they come from, and :meth:`head_view`, one of its heads as an
     ordinary module. It keeps its arguments as attributes of the same names.
 
-    A head is a function of its own labels: trained with others or alone it is the same, to the bit
-    on a CPU, where every class has a head of its own that reads what it would read alone. That is
-    not so with ``head_groups`` of several classes, and not with ``connection='channels'``, whose
-    slices depend on the number of heads. See :mod:`mhc_plugin.models.heads.separate`.
+    A head is a function of its own labels: trained with others or alone it is the same but for
+    rounding, and with ``separate`` to the bit. That is not so with ``head_groups`` of several
+    classes, and not with ``connection='channels'``, whose slices depend on the number of heads. See
+    :mod:`mhc_plugin.models.heads.separate`.
 
     Args:
         num_classes (int): Number of classes.
@@ -50,6 +50,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         dropout (float): Share of the channels that the heads read in their last layer set to 0 in
             training. One draw per image serves all heads that read the same channels of the
             backbone; of layers of its own every head draws for itself.
+        separate (bool): Train every head, on a CPU, to the same bits in any company: in blocks,
+            with which an epoch on stored features takes about a third longer. Defaults to False.
         loss (dict): Config of the loss. Defaults to ``dict(type='PerHeadBCELoss')``.
         thr (float, optional): Scores from here on are predicted positive.
         topk (int, optional): The k highest scores are predicted positive, ties broken by the
@@ -80,6 +82,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         head_stages: Sequence | None = None,
         head_groups: Sequence[Sequence[int]] | None = None,
         dropout: float = 0.0,
+        separate: bool = False,
         loss: dict = dict(type='PerHeadBCELoss'),
         thr: float | None = None,
         topk: int | None = None,
@@ -96,6 +99,13 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             check_int('topk', topk, 1, num_classes)
         groups = make_groups(num_classes, head_groups)
         feeds = Connection.make(in_channels, connection, head_stages, len(groups))
+        check_argument(
+            not separate or (connection != 'channels' and len(groups) == num_classes),
+            'separate',
+            "to be False with `connection='channels'` and with heads of several classes, which "
+            'depend on other classes',
+            separate,
+        )
         super().__init__(loss=loss, thr=thr, topk=topk, init_cfg=init_cfg)
         self.num_classes = num_classes
         self.in_channels = in_channels
@@ -106,6 +116,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self.lse_r = lse_r
         self.normalize = normalize
         self.dropout = dropout
+        self.separate = separate
         self.drop_shared, self.drop = Dropout(dropout), Dropout(dropout)
         # What blocks of heads draw from; `drop` of all heads in one draws from torch.
         self.own_draws = Dropout(dropout)
@@ -336,11 +347,6 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
     # ---- apart from each other
 
-    @property
-    def separate(self) -> bool:
-        """Whether every head is what it would be by itself."""
-        return self.connection != 'channels' and max(self.group_sizes) == 1
-
     @cached_property
     def _blocks(self) -> Blocks:
         return Blocks(self, self.block_size)
@@ -371,7 +377,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             names (Sequence[str]): One per class.
             seed (int): The run's.
         """
-        if self.separate and len(names) == self.num_classes:
+        of_one_class = self.connection != 'channels' and max(self.group_sizes) == 1
+        if of_one_class and len(names) == self.num_classes:
             self.entropy = [(seed, name_seed(names[group[0]])) for group in self.head_groups]
             self.seed_dropout()
 

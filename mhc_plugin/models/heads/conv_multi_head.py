@@ -42,8 +42,8 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
             Defaults to ``dict(type='BN')``.
         act_cfg (dict, optional): Activation without parameters. Defaults to
             ``dict(type='ReLU')``.
-        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, loss, thr, topk,
-            init_cfg: See :class:`BaseMultiHeadClsHead`.
+        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, separate, loss, thr,
+            topk, init_cfg: See :class:`BaseMultiHeadClsHead`.
 
     Raises:
         ValueError: If an argument does not fit, or at the first forward if features are pooled.
@@ -70,6 +70,7 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         head_stages: Sequence | None = None,
         head_groups: Sequence[Sequence[int]] | None = None,
         dropout: float = 0.0,
+        separate: bool = False,
         loss: dict = dict(type='PerHeadBCELoss'),
         thr: float | None = None,
         topk: int | None = None,
@@ -85,6 +86,7 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
             head_stages,
             head_groups,
             dropout,
+            separate,
             loss,
             thr,
             topk,
@@ -205,6 +207,7 @@ class ConvClsHead(ConvMultiHeadClsHead):
             head_stages,
             [list(range(num_classes))],
             dropout,
+            False,
             loss,
             thr,
             topk,

@@ -26,8 +26,8 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         in_channels (int | Sequence[int]): Channels of the last feature, or of every feature.
         hidden_channels (Sequence[int]): Widths of hidden layers, each followed by ReLU. Defaults
             to none.
-        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, loss, thr, topk,
-            init_cfg: See :class:`BaseMultiHeadClsHead`.
+        pool, lse_r, normalize, connection, head_stages, head_groups, dropout, separate, loss, thr,
+            topk, init_cfg: See :class:`BaseMultiHeadClsHead`.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -52,6 +52,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
         head_stages: Sequence | None = None,
         head_groups: Sequence[Sequence[int]] | None = None,
         dropout: float = 0.0,
+        separate: bool = False,
         loss: dict = dict(type='PerHeadBCELoss'),
         thr: float | None = None,
         topk: int | None = None,
@@ -67,6 +68,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
             head_stages,
             head_groups,
             dropout,
+            separate,
             loss,
             thr,
             topk,

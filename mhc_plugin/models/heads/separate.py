@@ -29,6 +29,7 @@ JOINT = {
     'connection',
     'head_stages',
     'head_groups',
+    'separate',
     'loss',
     'thr',
     'topk',

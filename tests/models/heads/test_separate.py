@@ -46,6 +46,7 @@ def trained(cfg, names, optimizer='SGD', steps=3, size=9, loss=None):
         dict(
             cfg,
             num_classes=len(names),
+            separate=True,
             in_channels=[channels for channels, *_ in SHAPES] if stages else SHAPES[-1][0],
             loss=dict(type='PerHeadBCELoss', **(loss or {})),
         )
@@ -88,3 +89,11 @@ def test_company_changes_no_bit(case, threads):
     together = trained(CASES[case], NAMES, optimizer)
     for names in (NAMES[3:4], NAMES[::-2]):
         assert differing(trained(CASES[case], names, optimizer), together) == set()
+
+
+@pytest.mark.parametrize('options', [dict(connection='channels'), dict(head_groups=[[0, 1], [2]])])
+def test_heads_that_depend_on_others_are_refused(options):
+    with pytest.raises(ValueError, match='Expected argument `separate` to be False with'):
+        MODELS.build(
+            dict(type='MultiHeadClsHead', in_channels=8, separate=True, num_classes=3) | options
+        )
