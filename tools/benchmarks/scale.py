@@ -162,6 +162,8 @@ def run(
         cfg.train_dataloader.dataset.update(type='LinkedImages', folder=images, num_known=known)
         cfg.train_dataloader.dataset.pop('size')
         cfg.train_cfg.cache.trust_mtime = trust_mtime
+        # Runs of one name in one second would share their visualizer, and its folder.
+        cfg.experiment_name = Path(work_dir).name
         runner = Runner.from_cfg(cfg)
         loop = runner._train_loop = runner.build_train_loop(runner._train_loop)
         result = dict(length=length)

@@ -76,6 +76,7 @@ class ReproducibleEpochHook(Hook):
 
     priority = 'VERY_HIGH'
     _head: BaseMultiHeadClsHead | None = None
+    _classes: list[str] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Let heads draw by the names of their classes, before the runner draws first weights.
@@ -95,7 +96,8 @@ class ReproducibleEpochHook(Hook):
         dataset = getattr(runner.train_dataloader, 'dataset', None)
         classes = getattr(dataset, 'metainfo', {}).get('classes')
         if classes is not None:
-            self._head.name_classes([str(name) for name in classes], seeds[0])
+            self._classes = [str(name) for name in classes]
+            self._head.name_classes(self._classes, seeds[0])
 
     def before_train(self, runner: Runner) -> None:
         """Hand the seed to the sampler, and to the dataset where there are epochs.
@@ -107,6 +109,9 @@ class ReproducibleEpochHook(Hook):
         seeds = [runner.seed]
         broadcast_object_list(seeds)
         self._seed = seeds[0]
+        if self._classes is not None:
+            # Dropout of a resumed run is that of the run that it goes on.
+            self._head.name_classes(self._classes, self._seed)
         loader = runner.train_dataloader
         for sampler in _samplers(loader):
             if hasattr(sampler, 'seed'):
