@@ -71,6 +71,8 @@ def config_of(head: str, optimizer: str, seed: int, folder: Path) -> Config:
 
 def trained(cfg: Config, classes: Sequence[str] | None, folder: Path) -> list[Path]:
     """The files of the heads of some classes, trained without the others."""
+    # Runs of one name in one second would share their visualizer, and its folder.
+    cfg.experiment_name = f'{folder.parent.name}-{folder.name}'
     result = train(cfg, work_dir=folder / 'run', classes=classes)
     # What was run, with these classes alone.
     return extract_heads(result.runner.cfg, result.checkpoint, folder / 'heads', scores={})
