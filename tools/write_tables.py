@@ -252,6 +252,7 @@ TABLES = {
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),
+    'separate': printed('separate'),
     'scale': printed('scale'),
     'speed-heads': printed('speed_heads'),
     'speed-maps': printed('speed_maps'),
