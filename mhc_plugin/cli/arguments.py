@@ -43,7 +43,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line, and set ``LOCAL_RANK`` where the launcher has not."""
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # A subcommand that runs no model has no such argument.
+    if 'local_rank' in args:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 

@@ -3,8 +3,10 @@
 import copy
 import json
 import math
+import runpy
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -290,3 +292,20 @@ def test_files_of_a_class_are_equal_whoever_was_trained_beside_it(cfg, tmp_path)
 def test_unknown_classes_get_a_hint(cfg):
     with pytest.raises(ValueError, match="There is no class '33' in this config; did you mean 3"):
         mhc_plugin.apis.train(cfg, classes=['33'])
+
+
+def test_the_tool_looks_at_files_without_a_config(folder, monkeypatch, capsys):
+    def tool(*args):
+        monkeypatch.setattr('sys.argv', ['heads.py', *map(str, args)])
+        runpy.run_path(str(Path(__file__).parents[2] / 'tools' / 'heads.py'), run_name='__main__')
+        return capsys.readouterr().out.splitlines()
+
+    listed = tool('list', folder)
+    assert [line.split(':')[0] for line in listed] == [str(c) for c in range(10)]
+    assert tool('diff', folder / '3.safetensors', folder / '3.safetensors') == ['No difference.']
+    assert len(tool('diff', folder / '3.safetensors', folder / '4.safetensors')) > 1
+    tool('remove', folder, '3')
+    assert len(tool('list', folder)) == 9
+    with pytest.raises(SystemExit) as ended:
+        tool('remove', folder, '3')
+    assert ended.value.code == 1
