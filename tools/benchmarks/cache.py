@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from rich.table import Table
 from torch import Tensor, nn
 
 from mhc_plugin.apis import TrainResult, load_config, test, train
@@ -27,7 +26,7 @@ from mhc_plugin.features.views import ViewDataset, stack_views
 from mhc_plugin.utils.precision import full_float32
 
 from .made_features import made_config
-from .timing import print_table
+from .timing import print_rows
 
 PARTS = ('equal', 'epoch', 'build', 'precision', 'schedule', 'views')
 METRICS = dict(precision='multi-label/precision_top4_micro', mAP='multi-label/mAP')
@@ -72,12 +71,7 @@ def fit(cfg: Config, epochs: int, cache: dict | None, work_dir: Path) -> tuple[T
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     logging.getLogger(MMLogger.get_current_instance().name).setLevel(logging.WARNING)
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify='right' if i else 'left')
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
+    print_rows(title, columns, rows)
 
 
 def scores_of(metrics: dict[str, float]) -> str:

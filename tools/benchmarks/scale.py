@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.runner import Runner
-from rich.table import Table
 
 import mhc_plugin.features.loader as loader_module
 from mhc_plugin.cli.stored_features import entries_table, entry_report
 from mhc_plugin.features.store import ChunkBuffer, FeatureStore, write_chunk
 
 from .made_features import link_images, made_config
-from .timing import print_table
+from .timing import print_rows
 
 SHARED = dict(channels=256, classes=10, known=10)
 # Channels for numbers of classes: as many multiplications an image.
@@ -49,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, folder: Path) -> None:
     link_images(folder / 'images', max(*args.images, args.most_images))
     rows = {length: growth(folder, length) for length in args.images}
-    show(
+    print_rows(
         '256 channels, 10 classes, batch 128; us and seconds, in brackets those of the processor',
         [
             'images',
@@ -67,7 +66,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
             for length, row in rows.items()
         ],
     )
-    show(
+    print_rows(
         '`tools/feature_cache.py` over the entries of these, once it has started',
         ['command', 'seconds'],
         [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
@@ -78,7 +77,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
             folder, 'classes', length=10_000, channels=channels, classes=classes, known=10, epochs=9
         )
         table.append([str(classes), str(channels), both(us_of(found)), found['targets']])
-    show(
+    print_rows(
         '10,000 images with 10 known labels, as many multiplications',
         ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
         table,
@@ -86,7 +85,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     found = run_apart(
         folder, 'cache', length=args.most_images, trust_mtime=True, mapped=True, **OPEN_IMAGES
     )
-    show(
+    print_rows(
         "As OpenImages: labels of 601 classes, 8 known of an image; features stay in the store's "
         'files',
         ['images', 'targets kept as', 'MiB of targets', 'MiB of all, at the highest'],
@@ -100,7 +99,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         ],
     )
     found = run_apart(folder, 'trainable', length=1280, epochs=2, checkpoints=True, **TRAINABLE)
-    show(
+    print_rows(
         f'A checkpoint of {TRAINABLE["classes"]:,} heads on {TRAINABLE["channels"]:,} channels',
         ['parameters', 'build (s)', 'save (s)', 'MiB', 'resume (s)', 'weights after resuming'],
         [[*found['checkpoint']]],
@@ -298,15 +297,6 @@ def tool_times(cache_dir: Path) -> dict[str, float]:
         call()
         times[name] = time.perf_counter() - start
     return times
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify='right' if i else 'left')
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
 
 
 def plot(rows: dict[int, dict[str, Any]], path: Path) -> None:

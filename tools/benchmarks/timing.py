@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.console import Console
@@ -41,3 +41,13 @@ def print_table(table: Table) -> None:
     """Print a table as wide as it is, and keep it for the record of the run."""
     SHOWN.append(table)
     Console(width=200).print(table)
+
+
+def print_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose first column is text and the others figures."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify='right' if i else 'left')
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)

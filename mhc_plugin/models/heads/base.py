@@ -51,7 +51,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
             training. One draw per image serves all heads that read the same channels of the
             backbone; of layers of its own every head draws for itself.
         separate (bool): Train every head, on a CPU, to the same bits in any company: in blocks,
-            with which an epoch on stored features takes about a third longer. Defaults to False.
+            with which an epoch on stored features takes longer. Defaults to False.
         loss (dict): Config of the loss. Defaults to ``dict(type='PerHeadBCELoss')``.
         thr (float, optional): Scores from here on are predicted positive.
         topk (int, optional): The k highest scores are predicted positive, ties broken by the
