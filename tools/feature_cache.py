@@ -2,13 +2,20 @@
 
 import argparse
 import sys
+from importlib.util import find_spec, module_from_spec
 
 from rich.console import Console
 
-from mhc_plugin.cli.arguments import one_sentence_errors
-from mhc_plugin.cli.stored_features import entries_table, entry_report, parse_size
-from mhc_plugin.features.options import CacheOptions
-from mhc_plugin.features.store import FeatureStore, format_bytes
+# Looking after files needs none of what these import and register, which takes seconds: they are
+# made, so that what is in them is found, and not run.
+for name in ('mhc_plugin', 'mhc_plugin.features', 'mhc_plugin.features.store'):
+    if name not in sys.modules:
+        sys.modules[name] = module_from_spec(find_spec(name))
+
+from mhc_plugin.cli.stored_features import entries_table, entry_report, parse_size  # noqa: E402
+from mhc_plugin.features.options import CacheOptions  # noqa: E402
+from mhc_plugin.features.store.files import format_bytes  # noqa: E402
+from mhc_plugin.features.store.store import EntryInUseError, FeatureStore  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,8 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = build_parser().parse_args()
-    with one_sentence_errors(args.traceback):
+    try:
         sys.exit(run(args, FeatureStore(args.cache_dir)))
+    except (OSError, ValueError, EntryInUseError) as error:
+        if args.traceback:
+            raise
+        print(f'Error: {error}\n(--traceback shows where it was raised.)', file=sys.stderr)
+        sys.exit(1)
 
 
 def run(args: argparse.Namespace, store: FeatureStore) -> int:

@@ -158,6 +158,21 @@ def all_results(results: Path) -> str:
     return '\n\n'.join([source(record), said, results_markdown(tables)])
 
 
+def random_backbones(results: Path) -> str:
+    """Ours of Table 1 with backbones that were never trained, beside the paper's and chance."""
+    record = read_record(results / 'random.json')
+    rows = []
+    for row in rows_of(1, record['scores']['rows']):
+        if row['ours'] is not None:
+            name = [part for part in row['name'] if part not in ('short', 'random weights')]
+            paper = '' if row['paper'] is None else f'{row["paper"]["precision"]:.1f}'
+            mean, std = row['ours']['precision']
+            ours = shown(dict(mean=mean, std=std), 1)
+            rows.append([' '.join(name), paper, ours, f'{row["chance"]["precision"]:.1f}'])
+    table = markdown(['row', "paper's precision", 'ours, random weights', 'chance'], rows)
+    return f'{table}\n\n{source(record)}'
+
+
 def papers_tables(results: Path) -> str:
     """Rows of the paper's tables of which something can be said without a run."""
     return markdown(
@@ -252,6 +267,9 @@ TABLES = {
     'voc-sgd': scores('maps_voc_sgd', VOC),
     'voc-adamw': scores('maps_voc_adamw', VOC),
     'cache': printed('cache'),
+    'optimum-combined0': printed('optimum_combined0'),
+    'optimum-voc': printed('optimum_voc'),
+    'optimum-large': printed('optimum_large'),
     'separate': printed('separate'),
     'scale': printed('scale'),
     'speed-heads': printed('speed_heads'),
@@ -261,6 +279,10 @@ TABLES = {
         ['learning_rate_baseline', 'learning_rate_multifc'],
         dict(head_reduction='reduction', lr='learning rate'),
     ),
+    'schedules': swept(
+        ['schedules_combined0', 'schedules_voc'], dict(max_epochs='epochs', optimum='optimum')
+    ),
+    'random-backbones': random_backbones,
     'paper': papers_tables,
     'paper-constant': constant_rows,
     'paper-voc': voc_choices,

@@ -9,7 +9,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mhc_plugin.features.store import Entry, FeatureStore, Layout, format_bytes, is_shared
+from mhc_plugin.features.store.files import format_bytes
+from mhc_plugin.features.store.manifest import Entry, Layout, is_shared
+from mhc_plugin.features.store.store import FeatureStore
 
 KEY_DIGITS = 12
 SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?', re.IGNORECASE)

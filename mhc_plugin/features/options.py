@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from numbers import Integral
 
-from .store import STORAGES
+from .store.manifest import STORAGES
 
 
 def _option(default: bool | int | str, text: str, choices: tuple[str, ...] | None = None):

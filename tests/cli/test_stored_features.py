@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def test_list(store, tool):
     assert second[7] == '0 of 1 chunks'
     assert second[8].endswith('days ago')
     assert f'{store.root.name} holds 2 entries' in text.replace('\n', '')
+
+
+def test_the_tool_imports_no_framework(store):
+    """Such an import takes seconds, and a list of entries a tenth of one."""
+    code = f"""
+import runpy, sys
+sys.argv = ['feature_cache.py', 'list', '--cache-dir', {str(store.root)!r}]
+try:
+    runpy.run_path({str(TOOL)!r}, run_name='__main__')
+except SystemExit as end:
+    print(end.code, [name for name in ('torch', 'mmengine', 'mmpretrain') if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stderr == ''
+    assert result.stdout.splitlines()[-1] == '0 []'
+    assert store.entries()[0].key[:12] in result.stdout
 
 
 def test_info(store, tool):

@@ -76,6 +76,13 @@ def build_ours(name: str, num_classes: int) -> nn.Module:
     return MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS))
 
 
+def build_groups(num_classes: int, size: int = 16) -> nn.Module:
+    """A head for every 16 classes, whose convolutions they share: for thousands of classes."""
+    groups = [list(range(i, min(i + size, num_classes))) for i in range(0, num_classes, size)]
+    head = dict(type='ConvMultiHeadClsHead', num_classes=num_classes, in_channels=CHANNELS)
+    return MODELS.build(dict(head, head_groups=groups))
+
+
 def build_linear(num_classes: int) -> nn.Module:
     return nn.Sequential(GlobalAveragePooling(), build_ours('MultiLabelLinearClsHead', num_classes))
 
@@ -89,6 +96,7 @@ def build_peer(name: str, num_classes: int) -> nn.Module:
 HEADS: dict[str, Callable[[int], nn.Module]] = {
     'MultiFC': lambda n: build_ours('MultiHeadClsHead', n),
     'MultiConv': lambda n: build_ours('ConvMultiHeadClsHead', n),
+    'MultiConv, groups of 16': build_groups,
     'attention': lambda n: build_ours('AttentionMultiHeadClsHead', n),
     "MMPretrain's linear": build_linear,
     "MMPretrain's CSRA": lambda n: build_peer('CSRA', n),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -167,7 +168,7 @@ class EntryReader:
             raise FileNotFoundError(f'Chunks {damaged} of {entry.path} are missing or damaged.')
         chunks = range(self.layout.num_chunks)
         self._arrays = {
-            position: [files.map_array(entry.array_path(chunk, position)) for chunk in chunks]
+            position: [map_array(entry.array_path(chunk, position)) for chunk in chunks]
             for position in self.layout.positions
         }
         # Rows of images of one size have the same text, which is held once.
@@ -284,3 +285,21 @@ def exchange_rows(held: Tensor, rows: Tensor, number: int) -> Tensor:
     received = held.new_empty(len(rows), *held.shape[1:])
     dist.all_to_all_single(received, held.index_select(0, places), wanted, asked)
     return torch.empty_like(received).index_copy_(0, order, received)
+
+def map_array(path: Path) -> np.ndarray:
+    """Map a ``.npy`` file into memory.
+
+    As ``np.load(path, mmap_mode='c')``, which keeps a file descriptor open for every file; the
+    files of a large entry are more than a process may hold open.
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        np.ndarray: The array; what is written to it stays in this process.
+    """
+    (shape, dtype), start = files.npy_header(path)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    return data[start:].numpy().view(dtype).reshape(shape)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 
 TEMPORARY_SUFFIX = '.tmp'
 
@@ -106,22 +105,3 @@ def npy_header(path: Path) -> tuple[tuple[tuple[int, ...], np.dtype] | None, int
             return (None if is_fortran else (shape, dtype)), f.tell()
     except (ValueError, AttributeError):
         return None, 0
-
-
-def map_array(path: Path) -> np.ndarray:
-    """Map a ``.npy`` file into memory.
-
-    As ``np.load(path, mmap_mode='c')``, which keeps a file descriptor open for every file; the
-    files of a large entry are more than a process may hold open.
-
-    Args:
-        path (Path): The file.
-
-    Returns:
-        np.ndarray: The array; what is written to it stays in this process.
-    """
-    (shape, dtype), start = npy_header(path)
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    return data[start:].numpy().view(dtype).reshape(shape)

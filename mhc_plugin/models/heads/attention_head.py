@@ -148,14 +148,16 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
         width = max(self.group_sizes)
         self.bias = nn.Parameter(torch.zeros(self.num_heads, width))
         self.attentions, self.linears = nn.ModuleList(), nn.ModuleList()
-        # For every stage the heads that read it.
-        self.readers = [self.feeds.readers(stage) for stage in self.stages]
-        for i, (readers, total) in enumerate(zip(self.readers, self.feeds.channels)):
+        # For every stage the heads that read it, and their places there.
+        readers_of = [self.feeds.readers(stage) for stage in self.stages]
+        self.places = [{head: i for i, head in enumerate(readers)} for readers in readers_of]
+        for i, (readers, total) in enumerate(zip(readers_of, self.feeds.channels)):
             channels = list(readers.values())
             sizes = [self.group_sizes[head] for head in readers]
             self.attentions.append(FusedAttention(channels, total, sizes, num_attentions))
             self.linears.append(FusedLinear(channels, total, sizes, bias=False, std=0.0))
-            slots = [head * width + i for head in readers for i in range(max(sizes))]
+            widest = range(max(sizes))
+            slots = [head * width + i for head in readers for i in widest]
             self.register_buffer(f'slots_{i}', torch.tensor(slots), persistent=False)
 
     @property
@@ -189,7 +191,7 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
 
     def _spread(self, values: Tensor, i: int) -> Tensor:
         """From the heads that read stage i, ``(N, readers * widest group, ...)``, to all."""
-        if len(self.readers[i]) == self.num_heads:
+        if len(self.places[i]) == self.num_heads:
             return values
         shape = (values.shape[0], self.bias.numel(), *values.shape[2:])
         return values.new_zeros(shape).index_copy(1, getattr(self, f'slots_{i}'), values)
@@ -197,9 +199,9 @@ class AttentionMultiHeadClsHead(BaseMultiHeadClsHead):
     def head_view(self, head: int) -> 'SplitAttentionHead':
         size = self.group_sizes[head]
         scores, sharpness, linears = [], [], []
-        for readers, attention, linear in zip(self.readers, self.attentions, self.linears):
-            if head in readers:
-                place = list(readers).index(head)
+        for places, attention, linear in zip(self.places, self.attentions, self.linears):
+            if head in places:
+                place = places[head]
                 scores.append(attention.head_view(place))
                 part = (place, slice(size * self.num_attentions))
                 sharpness.append(view_of(attention.sharpness, part))

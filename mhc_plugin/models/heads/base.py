@@ -122,6 +122,7 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         self.own_draws = Dropout(dropout)
         self.entropy: list[tuple[int, ...]] | None = None
         self.global_pool = GlobalPool(pool, lse_r)
+        self.group_sizes = [len(group) for group in groups]
         width = max(self.group_sizes)
         slots = [h * width + i for h, group in enumerate(groups) for i in range(len(group))]
         order = torch.tensor([c for group in groups for c in group])
@@ -169,10 +170,6 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     @property
     def num_heads(self) -> int:
         return len(self.head_groups)
-
-    @property
-    def group_sizes(self) -> list[int]:
-        return [len(group) for group in self.head_groups]
 
     @property
     def stages(self) -> tuple[int, ...]:

@@ -233,7 +233,8 @@ class _Stacked:
             # Counts the batches of all blocks alike.
             self.count = self.whole.clone()
             return
-        self.places = [readers.index(index) for index in heads]
+        place_of = {reader: i for i, reader in enumerate(readers)}
+        self.places = [place_of[index] for index in heads]
         self.width = width = len(like) // size
         rows = self.whole
         if self.places != list(range(len(readers))) or rows.shape[1:] != like.shape[1:]:
