@@ -111,12 +111,15 @@ SEPARATE = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--classes', type=int, nargs='+', default=[10, 80, 1000, 9605])
+    parser.add_argument('--classes', type=int, nargs='+', default=[10, 20, 80, 1000, 9605])
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--rounds', type=int, default=20, help='timed rounds; medians are shown')
     parser.add_argument('--heads', nargs='+', choices=HEADS, default=list(HEADS), metavar='HEAD')
     parser.add_argument(
         '--most-separate', type=int, default=80, help='more separate heads are not measured'
+    )
+    parser.add_argument(
+        '--most-beside', type=int, default=1000, help='more classes are not, beside one convolution'
     )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
 
@@ -159,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
             for name in args.heads
             if name in SEPARATE
             for num_classes in args.classes
-            if num_classes <= args.most_separate
+            if num_classes <= args.most_beside
         ],
     )
 
@@ -251,33 +254,37 @@ def _resident_mib(name: str) -> float:
 
 
 def beside_separate(name: str, num_classes: int, args: argparse.Namespace, x: Tensor) -> list[str]:
-    x_last = x.contiguous(memory_format=torch.channels_last)
     separate_head, outputs = SEPARATE[name]
     fused = HEADS[name](num_classes).to(x.device)
     conv = nn.Conv2d(CHANNELS, outputs * num_classes, 1).to(x.device)
-    separate = SeparateHeads(num_classes, separate_head).to(x.device)
-    assert sum(p.numel() for p in fused.parameters()) == sum(
-        p.numel() for p in separate.parameters()
-    )
-    separate_last = SeparateHeads(num_classes, separate_head).to(
-        x.device, memory_format=torch.channels_last
-    )
-    t = medians(
-        dict(
-            fused=lambda: step(fused, (x,)),
-            conv=lambda: step(conv, x),
-            separate=lambda: step(separate, (x,)),
-            separate_last=lambda: step(separate_last, (x_last,)),
-        ),
-        args.rounds,
-    )
+    calls = dict(fused=lambda: step(fused, (x,)), conv=lambda: step(conv, x))
+    rounds = args.rounds
+    if num_classes <= args.most_separate:
+        separate = SeparateHeads(num_classes, separate_head).to(x.device)
+        assert sum(p.numel() for p in fused.parameters()) == sum(
+            p.numel() for p in separate.parameters()
+        )
+        last = SeparateHeads(num_classes, separate_head).to(
+            x.device, memory_format=torch.channels_last
+        )
+        x_last = x.contiguous(memory_format=torch.channels_last)
+        calls['separate'] = lambda: step(separate, (x,))
+        calls['separate_last'] = lambda: step(last, (x_last,))
+    else:
+        rounds = min(5, rounds)
+    t = medians(calls, rounds)
+    beside = ['', '', '']
+    if 'separate' in t:
+        beside = [
+            f'{1e3 * t["separate"]:.2f}',
+            f'{t["separate"] / t["fused"]:.1f}',
+            f'{t["separate_last"] / t["fused"]:.1f}',
+        ]
     return [
         name,
         str(num_classes),
         f'{1e3 * t["fused"]:.2f}',
-        f'{1e3 * t["separate"]:.2f}',
-        f'{t["separate"] / t["fused"]:.1f}',
-        f'{t["separate_last"] / t["fused"]:.1f}',
+        *beside,
         str(outputs * num_classes),
         f'{t["fused"] / t["conv"]:.2f}',
     ]

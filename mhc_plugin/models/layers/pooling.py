@@ -34,8 +34,9 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
 
     - ``'image'``: ``x / sqrt(var(x) + eps)``, the variance over channels and positions of one image
     - ``'position'``: ``x_p / sqrt(mean_c x_pc^2 + eps)``
-    - ``'root'``: ``'position'`` of ``sign(x) sqrt(abs(x))``, which lets no few channels outweigh
-      the others
+    - ``'root'``: of ``r = sign(x) sqrt(abs(x))``, which lets no few channels outweigh the others,
+      with ``m_p = mean_c r_pc^2``: ``r_p / sqrt(max(m_p, mean_p m_p / 2) + eps)``. Positions below
+      half of the image's mean stay faint
     - None: x itself
 
     Args:
@@ -52,7 +53,8 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
     if mode == 'position':
         return x * (_mean_over_channels(x.square()) + EPS).rsqrt()
     size = x.abs()
-    scale = (_mean_over_channels(size) + EPS).rsqrt()
+    mean = _mean_over_channels(size)
+    scale = (torch.maximum(mean, mean.mean((2, 3), keepdim=True) / 2) + EPS).rsqrt()
     return signed_root(x) * scale if x.requires_grad else _root_of(size, x).mul_(scale)
 
 

@@ -44,7 +44,8 @@ def test_normalized_maps_by_hand():
     mean = torch.tensor([(16 + 81) / 3, 1 / 3]) + 1e-5
     torch.testing.assert_close(normalize_maps(x, 'position'), x / mean.sqrt())
     root = torch.tensor([[[[2.0, 0.0]], [[3.0, 0.0]], [[0.0, -1.0]]]])
-    mean = torch.tensor([(4 + 9) / 3, 1 / 3]) + 1e-5
+    # The second position, with 1 / 3, is below half of the mean of both.
+    mean = torch.tensor([(4 + 9) / 3, (4 + 9 + 1) / 3 / 4]) + 1e-5
     torch.testing.assert_close(normalize_maps(x, 'root'), root / mean.sqrt())
     assert normalize_maps(x, None) is x
 
