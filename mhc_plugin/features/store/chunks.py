@@ -286,6 +286,7 @@ def exchange_rows(held: Tensor, rows: Tensor, number: int) -> Tensor:
     dist.all_to_all_single(received, held.index_select(0, places), wanted, asked)
     return torch.empty_like(received).index_copy_(0, order, received)
 
+
 def map_array(path: Path) -> np.ndarray:
     """Map a ``.npy`` file into memory.
 
