@@ -77,6 +77,7 @@ class Peer:
         epochs (int): Cosine annealing ends with them.
         bfloat16 (bool): Whether products in training are in bfloat16.
         sight (bool): Whether its maps are measured; a gradient per class and image may be too dear.
+        from_optimum (bool): Whether an attention starts from the optimum of its linear term.
     """
 
     head: dict | type
@@ -85,6 +86,7 @@ class Peer:
     epochs: int = 30
     bfloat16: bool = False
     sight: bool = True
+    from_optimum: bool = False
 
     def build(self, num_classes: int, in_channels: int, seed: int) -> nn.Module:
         options = dict(num_classes=num_classes, in_channels=in_channels)
@@ -103,6 +105,7 @@ class Peer:
         source = Path(sys.modules[head.__module__].__file__).read_bytes()
         name = self.head.__name__ if isinstance(self.head, type) else self.head
         setting = (name, self.optimizer, self.weight_decay, self.epochs, self.bfloat16)
+        setting += ('from the optimum',) * self.from_optimum
         if isinstance(self.head, type):
             # Not all peers again where one of them changes.
             source = inspect.getsource(self.head).encode()
@@ -133,4 +136,10 @@ PEERS = {
         dict(type='AttentionMultiHeadClsHead', num_attentions=1), weight_decay=0.03
     ),
     'attention': Peer(dict(type='AttentionMultiHeadClsHead'), weight_decay=0.03),
+    'attention, 3 epochs': Peer(
+        dict(type='AttentionMultiHeadClsHead'), weight_decay=0.03, epochs=3
+    ),
+    'attention, 3 epochs from the optimum': Peer(
+        dict(type='AttentionMultiHeadClsHead'), weight_decay=0.03, epochs=3, from_optimum=True
+    ),
 }

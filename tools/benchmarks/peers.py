@@ -23,10 +23,11 @@ from mhc_plugin.analysis.road import road
 from mhc_plugin.analysis.swap_test import SwappedSplices
 from mhc_plugin.cli.records import data_hash
 from mhc_plugin.functional.average_precision import average_precision, resampled_mean_ap
+from mhc_plugin.functional.linear_optimum import fit_linear
 from mhc_plugin.functional.localisation import completeness
 from mhc_plugin.functional.swap import logit_std, swap_effects
 from mhc_plugin.functional.topk import label_scores, topk_counts
-from mhc_plugin.models.layers import normalize_maps
+from mhc_plugin.models.layers import normalize_maps, signed_root
 from mhc_plugin.utils.seeding import seeded
 
 from .peer_data import Data, Part
@@ -55,6 +56,16 @@ def parameters_of(head: nn.Module, weight_decay: float) -> list[dict]:
     return [dict(params=matrices, weight_decay=weight_decay), dict(params=rest, weight_decay=0.0)]
 
 
+@torch.no_grad()
+def start_from_optimum(head: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    """Begin with the best linear term, and with attentions that look for the same."""
+    found = fit_linear(signed_root(inputs.mean((2, 3))), targets.to(torch.int8), 0.003)
+    weight = found.weight.float()[:, None]
+    head.linears[0].weight.copy_(weight)
+    head.attentions[0].weight.add_(0.3 * weight)
+    head.bias.copy_(found.bias[:, None])
+
+
 def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
     options = dict(type='SGD', lr=0.01, momentum=0.9)
     if 'type' in peer.optimizer:
@@ -69,6 +80,8 @@ def train(head: nn.Module, peer: Peer, part: Part, seed: int) -> None:
     else:
         maps = [normalize_maps(x.float(), normalize) for x in part.maps.split(256)]
         inputs = torch.cat(maps).contiguous(memory_format=torch.channels_last)
+    if peer.from_optimum:
+        start_from_optimum(head, inputs, part.targets)
     head.normalize = None
     head.train()
     with seeded(seed, 1):
