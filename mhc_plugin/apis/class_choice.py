@@ -67,6 +67,9 @@ def select_classes(cfg: Config, classes: Sequence[str]) -> list[str]:
     indices = [index for index, name in enumerate(known) if name in set(classes)]
     chosen = [known[index] for index in indices]
     _select_heads(cfg.model.head, indices)
+    decay = cfg.train_cfg.get('weight_decay')
+    if isinstance(decay, (list, tuple)) and len(decay) == len(known):
+        cfg.train_cfg.weight_decay = [decay[index] for index in indices]
     for loader in LOADERS:
         if cfg.get(loader) is None:
             continue
@@ -169,7 +172,7 @@ def _select_heads(head: dict, indices: list[int]) -> None:
 def _fitting_metrics(evaluator: dict | list, num_classes: int) -> Iterator[dict]:
     """Metrics without the top k that so few classes have not got."""
     for metric in [evaluator] if isinstance(evaluator, dict) else evaluator:
-        if 'topk' not in metric:
+        if metric.get('topk') is None:
             yield metric
             continue
         given = metric['topk']

@@ -101,15 +101,26 @@ class HeadFile:
         path = folder / file_name(self.class_name)
         # Beside it and renamed, so that no other process reads half a file.
         with tempfile.NamedTemporaryFile(dir=folder, suffix='.part', delete=False) as part:
-            part.write(content)
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
+            try:
+                part.write(content)
+                part.flush()
+                os.chmod(part.name, 0o644)
+                os.replace(part.name, path)
+            except BaseException:
+                os.unlink(part.name)
+                raise
         return path
 
 
 def file_name(class_name: str) -> str:
-    """The name of a class's file: the class, what no file system takes written as %XX."""
-    return quote(class_name, safe=' ()+,-=[]') + SUFFIX
+    """The name of a class's file: the class, what no file system takes written as %XX.
+
+    Of a long one the beginning and a hash; the file says the whole of it.
+    """
+    name = quote(class_name, safe=' ()+,-=[]')
+    if len(name) > 200:
+        name = f'{name[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    return name + SUFFIX
 
 
 def read_head(path: str | os.PathLike) -> HeadFile:
@@ -215,13 +226,14 @@ def write_card(folder: str | os.PathLike, license: str | None = None) -> Path:
     """
     path = Path(folder) / CARD
     said = re.search(r'^license: (.*)$', path.read_text(), re.M) if path.is_file() else None
-    heads = [read_head(file) for file in head_paths(folder)]
+    paths = head_paths(folder)
+    heads = [read_head(file) for file in paths]
     rows = [
-        f'| {head.class_name} | `{file_name(head.class_name)}` | '
+        f'| {_in_a_cell(head.class_name)} | `{_in_a_cell(file.name)}` | '
         + (', '.join(f'{name} {value:.2f}' for name, value in sorted(head.scores.items())) or '-')
         + f' | {"-" if head.threshold is None else f"{head.threshold:.3f}"} | '
         + f'`{(head.training_data or "-")[:12]}` |'
-        for head in heads
+        for file, head in zip(paths, heads)
     ]
     text = CARD_TEXT.format(
         license=license or (said.group(1) if said else 'unknown'),
@@ -233,6 +245,10 @@ def write_card(folder: str | os.PathLike, license: str | None = None) -> Path:
     )
     path.write_text(text)
     return path
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace('|', '\\|')
 
 
 def remove_head(folder: str | os.PathLike, class_name: str) -> Path:

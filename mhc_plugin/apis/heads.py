@@ -4,6 +4,7 @@ import copy
 import hashlib
 import inspect
 import json
+import logging
 import math
 import os
 import tempfile
@@ -13,9 +14,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpretrain.models.heads import MultiLabelLinearClsHead
 from torch import nn
 
+from mhc_plugin.datasets.class_lists import shown
 from mhc_plugin.models import BaseMultiHeadClsHead
 from mhc_plugin.models.backbone_weights import load_backbone
 from mhc_plugin.models.heads.separate import JOINT
@@ -228,8 +231,13 @@ def _put(model: nn.Module, heads: list[HeadFile]) -> None:
     for view, head in zip(_views(model), heads):
         view.load_state_dict(head.tensors)
     meta = dict(classes=tuple(head.class_name for head in heads))
-    if all(head.threshold is not None for head in heads):
-        meta['thresholds'] = [head.threshold for head in heads]
+    without = [head.class_name for head in heads if head.threshold is None]
+    if len(without) < len(heads):
+        default = 0.5 if model.head.thr is None else model.head.thr
+        meta['thresholds'] = [default if h.threshold is None else h.threshold for h in heads]
+        if without:
+            text = f'{shown(without)} came without a threshold of their own: {default} is taken.'
+            print_log(text, 'current', logging.WARNING)
     model._dataset_meta = meta
 
 

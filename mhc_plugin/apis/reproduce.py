@@ -23,7 +23,7 @@ from mhc_plugin.utils.seeding import seeded
 
 from .config import load_config
 from .environment import replace_pretrained
-from .sweep import is_free, train_together
+from .sweep import is_free, name_of, train_together
 from .train import train
 
 #: What the paper calls our heads, and the one that it does not have.
@@ -82,9 +82,10 @@ class Cell:
     def name(self) -> str:
         """Name of its record, without the folder; different cells have different names."""
         parts = [self.backbone, self.head, self.dataset, self.schedule]
-        parts += [f'{key.rpartition(".")[2]}{value}' for key, value in self.options + self.common]
+        parts += [name_of(dict(self.options + self.common))] * bool(self.options + self.common)
         if self.backbone_weights is not None:
-            parts.append('random' if self.backbone_weights == 'none' else 'weights')
+            random = self.backbone_weights == 'none'
+            parts.append('random' if random else f'weights-{_hash_file(self.backbone_weights)}')
         parts += [f'images{self.images}'] * (self.images is not None) + ['smoke'] * self.smoke
         return '_'.join([*parts, f'seed{self.seed}'])
 
@@ -120,6 +121,11 @@ class Cell:
         return (
             json.loads(path.read_text(encoding='utf-8'))['scores'].get('settings') == self.settings
         )
+
+
+@cache
+def _hash_file(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
 
 
 def plan(

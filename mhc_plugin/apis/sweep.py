@@ -1,6 +1,7 @@
 """Many settings of one config, trained side by side."""
 
 import copy
+import hashlib
 import itertools
 import json
 import os
@@ -120,9 +121,13 @@ def shared_part(cfg: Config) -> str:
 
 
 def name_of(options: dict[str, Any]) -> str:
-    """A folder's name for options: the last part of every key, and its value."""
-    parts = [f'{key.rpartition(".")[2]}{value}' for key, value in options.items()]
-    return '_'.join(''.join(c if c.isalnum() or c in '.-_' else '-' for c in p) for p in parts)
+    """A file's name for options: the last part of every key, and its value.
+
+    What no file system takes, or is too long, is told by a hash at the end.
+    """
+    text = '_'.join(f'{key.rpartition(".")[2]}{value}' for key, value in options.items())
+    name = ''.join(c if c.isalnum() or c in '.-_' else '-' for c in text)[:100]
+    return name if name == text else f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def train_together(

@@ -173,6 +173,9 @@ class BlockFit:
         self.margins = self.weight[:, -1].expand(problem.num_rows, size).clone()
         self.curvature = torch.empty(problem.num_rows, size, device=problem.device)
         self.first_norm: Tensor | None = None
+        # A gradient that is no more than rounding of sums over rows says that nothing is left.
+        size_of_row = problem.moments().diagonal().sum().sqrt()
+        self.rounding = 1e-13 * self.row_weight * total * size_of_row
         self.relative_gradient = torch.ones(size, dtype=torch.float64, device=problem.device)
         self.newton_steps = self.products = 0
 
@@ -186,13 +189,15 @@ class BlockFit:
         active, exact = everything, False
         for step in range(max_steps + 1):
             # Early on float32 has digits enough.
-            rough = bool((self.relative_gradient[active] > 1e-2).all()) and not exact
+            begun = self.first_norm is not None
+            rough = begun and bool((self.relative_gradient[active] > 1e-2).all()) and not exact
             columns = slice(None) if len(active) == len(everything) else active
             gradient, scale = self._gradient(weight_decay[active], columns, rough)
             norm = gradient.norm(dim=1)
-            if self.first_norm is None:
+            if not begun:
                 self.first_norm = norm.clamp(min=torch.finfo(norm.dtype).tiny)
-            relative = (norm / self.first_norm[active]).masked_fill(self.at_prior[active], 0)
+            done = self.at_prior[active] | (norm <= self.rounding[active])
+            relative = (norm / self.first_norm[active]).masked_fill(done, 0)
             self.relative_gradient[active] = relative
             # Margins are sums of float32 steps; the last word is that of the weights.
             going = ~(relative <= (tolerance if exact else 0.5 * tolerance))

@@ -9,14 +9,22 @@ def test_heads_labels_and_metrics_of_some_classes(tiny_cfg):
     tiny_cfg.model.head.update(
         loss=dict(type='PerHeadBCELoss', loss_weight=list(range(10))), topk=4
     )
-    tiny_cfg.test_evaluator = [dict(type='TopKMultiLabelMetric', topk=(1, 4)), dict(type='mAP')]
+    by_threshold = dict(type='MultiLabelMetric', topk=None, thr=0.5)
+    tiny_cfg.test_evaluator = [
+        dict(type='TopKMultiLabelMetric', topk=(1, 4)),
+        by_threshold,
+        dict(type='mAP'),
+    ]
+    tiny_cfg.train_cfg.weight_decay = [0.1 * i for i in range(10)]
     assert select_classes(tiny_cfg, ['7', '2']) == ['2', '7']
     head = tiny_cfg.model.head
     assert (head.num_classes, head.topk, head.loss.loss_weight) == (2, 2, [2, 7])
     assert tiny_cfg.test_evaluator == [
         dict(type='TopKMultiLabelMetric', topk=[1]),
+        by_threshold,
         dict(type='mAP'),
     ]
+    assert tiny_cfg.train_cfg.weight_decay == [0.1 * 2, 0.1 * 7]
     assert tiny_cfg.train_dataloader.dataset.keep_classes == ['2', '7']
     with pytest.raises(ValueError, match="no class '3' in this config"):
         select_classes(tiny_cfg, ['3'])

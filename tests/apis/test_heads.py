@@ -27,7 +27,7 @@ from mhc_plugin.apis import (
     verify_heads,
 )
 from mhc_plugin.apis.class_choice import select_classes
-from mhc_plugin.apis.head_files import FORMAT, KEY, file_name, head_paths
+from mhc_plugin.apis.head_files import FORMAT, KEY, file_name, head_paths, write_card
 
 KINDS = {
     'linear': {},
@@ -234,6 +234,34 @@ def test_a_class_that_no_file_can_name_is_refused(folder, tmp_path):
 def test_names_of_files_stay_in_the_folder():
     assert file_name('../../cat') == '..%2F..%2Fcat.safetensors'
     assert file_name('Ice cream') == 'Ice cream.safetensors'
+
+
+def test_long_names_and_bars(folder, tmp_path):
+    head = read_head(folder / '3.safetensors')
+    for name in ('\u8eca' * 30, '\u8eca' * 30 + 'b', 'a|b'):
+        path = replace(head, class_name=name).save(tmp_path)
+        assert len(path.name.encode()) <= 255
+        assert read_head(path).class_name == name
+    assert len(list(tmp_path.glob('*.safetensors'))) == 3
+    rows = write_card(tmp_path).read_text().splitlines()
+    row = next(row for row in rows if r'a\|b' in row)
+    assert row.count('|') - row.count(r'\|') == rows[rows.index(row) - 1].count('|')
+    # What cannot be written leaves nothing behind.
+    (tmp_path / 'dog.safetensors').mkdir()
+    with pytest.raises(IsADirectoryError, match='dog'):
+        replace(head, class_name='dog').save(tmp_path)
+    assert not list(tmp_path.glob('*.part'))
+
+
+def test_a_head_without_a_threshold_leaves_those_of_others(cfg, folder, monkeypatch):
+    said = []
+    monkeypatch.setattr('mhc_plugin.apis.heads.print_log', lambda text, *args: said.append(text))
+    paths = [folder / '3.safetensors', folder / '7.safetensors']
+    replace(read_head(paths[0]), threshold=0.2).save(folder)
+    model = load_heads(cfg, paths, device='cpu')
+    default = model.head.thr or 0.5
+    assert model._dataset_meta['thresholds'] == [0.2, default]
+    assert said == [f"['7'] came without a threshold of their own: {default} is taken."]
 
 
 def test_differences_are_said(cfg, folder, tmp_path):

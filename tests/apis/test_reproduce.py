@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mhc_plugin.apis import load_config, reproduce
-from mhc_plugin.apis.reproduce import Cell, passes, plan, run_passes
+from mhc_plugin.apis.reproduce import Cell, _hash_file, passes, plan, run_passes
 from mhc_plugin.cli import paper_page, paper_report, records
 
 TINY = Path(__file__).parents[1] / 'integration' / 'tiny.py'
@@ -71,6 +71,18 @@ def test_options_of_a_cell():
     cell = Cell('vgg19', 'multifc', 'voc', options=(('model.head.loss.loss_weight', 0.5),))
     assert cell.config().model.head.loss.loss_weight == 0.5
     assert cell.name == 'vgg19_multifc_voc_short_loss_weight0.5_seed0'
+
+
+def test_other_weights_and_options_have_other_names(tmp_path):
+    cell, names = Cell('vgg19', 'multifc', 'voc'), set()
+    for content in (b'a', b'b'):
+        (tmp_path / 'weights.pth').write_bytes(content)
+        names.add(replace(cell, backbone_weights=str(tmp_path / 'weights.pth')).name)
+        _hash_file.cache_clear()
+    for value in ('/data/voc', '-data-voc', 'x' * 300, 'x' * 301):
+        names.add(replace(cell, common=(('data_root', value),)).name)
+    assert len(names) == 6
+    assert all('/' not in name and len(name) < 200 for name in names)
 
 
 def test_what_differs_in_optimizer_and_loss_shares_a_pass():

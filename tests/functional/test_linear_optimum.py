@@ -189,6 +189,26 @@ def test_classes_of_one_kind_get_their_prior():
     torch.testing.assert_close(found.bias[:3].sigmoid(), expected)
 
 
+@pytest.mark.parametrize('tolerance', [1e-8, 1e-3])
+def test_features_that_say_nothing_leave_the_prior(tolerance):
+    """The gradient is rounding from the beginning, and no multiple of it can be asked for."""
+    x, targets = make(rows=50, classes=3, unknown=0.0)
+    for same in (torch.zeros_like(x), torch.full_like(x, 3.7)):
+        found = fit_linear(same, targets, 0.01, tolerance=tolerance)
+        logit = found.bias + same[0] @ found.weight.T
+        torch.testing.assert_close(logit.sigmoid(), targets.mean(0), rtol=0, atol=1e-6)
+    # So it may be for one class alone: of all its known images one is a copy of another.
+    x[1], x[2] = x[0], x[0]
+    targets[:, 1] = -1
+    targets[:3, 1] = torch.tensor([1.0, 0.0, 0.0])
+    found = fit_linear(x, targets, 0.01, tolerance=tolerance)
+    assert found.weight[1].abs().max() < 1e-6
+    assert found.bias[1].sigmoid().item() == pytest.approx(1 / 3, abs=1e-6)
+    torch.testing.assert_close(
+        found.weight[::2], fit_linear(x, targets[:, ::2], 0.01, tolerance=tolerance).weight
+    )
+
+
 def test_a_loss_weight_of_zero_leaves_the_weight_zero():
     x, targets = make()
     found = fit_linear(x, targets, 0.02, loss_weight=[0.0, 1.0, 1.0, 1.0])

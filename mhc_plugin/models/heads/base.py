@@ -126,7 +126,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
         width = max(self.group_sizes)
         slots = [h * width + i for h, group in enumerate(groups) for i in range(len(group))]
         order = torch.tensor([c for group in groups for c in group])
-        self.in_class_order = slots == order.tolist()
+        # Where a group is narrower than the widest there are slots of no class.
+        self.in_class_order = slots == list(range(len(groups) * width)) == order.tolist()
         self.register_buffer('class_slots', torch.tensor(slots)[order.argsort()], persistent=False)
 
     # ---- what a head of its own kind says
@@ -289,7 +290,11 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
 
     @property
     def complete(self) -> bool:
-        """Whether the mean of every map and its class's bias make the logit, to rounding."""
+        """Whether the mean of every map and its class's bias make the logit, to rounding.
+
+        With several stages, if the largest is a whole number of times as high and wide as each:
+        other maps lose some of their mean when they are resized.
+        """
         return self.pool != 'lse'
 
     @property

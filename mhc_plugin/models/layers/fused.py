@@ -32,6 +32,10 @@ class FusedLayer(nn.Module):
         everything = range(total)
         self.in_sizes = tuple(len(c) for c in channels)
         self.out_sizes = tuple(out_sizes)
+        #: Outputs of the widest head, the place that each has in what comes out.
+        self.out_width = width = max(self.out_sizes)
+        #: Where every head's outputs lie among the ``num_heads * out_width``: input of the next.
+        self.out_channels = [range(h * width, h * width + n) for h, n in enumerate(self.out_sizes)]
         self.shared = all(
             c == everything if isinstance(c, range) else list(c) == list(everything)
             for c in channels
@@ -43,17 +47,6 @@ class FusedLayer(nn.Module):
             index = torch.tensor([[*c, *[total] * (width - len(c))] for c in channels]).flatten()
         self.in_place = self.shared or index.tolist() == list(everything)
         self.register_buffer('index', index, persistent=False)
-
-    @property
-    def out_width(self) -> int:
-        """Outputs of the widest head, the place that each has in what comes out."""
-        return max(self.out_sizes)
-
-    @property
-    def out_channels(self) -> list[range]:
-        """Where every head's outputs lie among the ``num_heads * out_width``: input of the next."""
-        width = self.out_width
-        return [range(h * width, h * width + size) for h, size in enumerate(self.out_sizes)]
 
     def gather(self, x: Tensor) -> Tensor:
         """``(N, total, ...)`` to ``(N, num_heads * max(in_sizes), ...)``; unchanged if shared."""

@@ -48,6 +48,9 @@ def normalize_maps(x: Tensor, mode: str | None) -> Tensor:
     """
     if mode is None:
         return x
+    if x.dtype in (torch.float16, torch.bfloat16):
+        # Whose squares would be infinite from 256 on.
+        return normalize_maps(x.float(), mode).to(x.dtype)
     if mode == 'image':
         return x * (x.var((1, 2, 3), keepdim=True) + EPS).rsqrt()
     if mode == 'position':
