@@ -10,7 +10,10 @@ python tools/list_configs.py --check   # exit with 1 if any is not up to date
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import yaml
 
@@ -99,20 +102,29 @@ def measured() -> dict[str, list[dict]]:
     results = {}
     for path in sorted(RESULTS.glob('*.json')):
         record = json.loads(path.read_text(encoding='utf-8'))
-        if not isinstance(record['scores'], dict):
-            continue
-        for name, scores in record['scores'].items():
-            if isinstance(scores, dict) and 'multi-label/mAP' in scores:
-                metrics = {
-                    title: round(scores[key]['mean'], 2)
-                    for title, key in METRICS.items()
-                    if key in scores
-                }
-                task = 'Multi-label image classification'
-                results.setdefault(name, []).append(
-                    dict(Task=task, Metrics=metrics, Record=f'results/{path.name}')
-                )
+        for name, scores in scores_of(record['scores']):
+            metrics = {
+                title: round(scores[key], 2) for title, key in METRICS.items() if key in scores
+            }
+            task = 'Multi-label image classification'
+            results.setdefault(name, []).append(
+                dict(Task=task, Metrics=metrics, Record=f'results/{path.name}')
+            )
     return results
+
+
+def scores_of(scores: Any) -> Iterator[tuple[str, dict[str, float]]]:
+    """Configs of a record and their scores, as `evaluate_maps.py` or `reproduce.py` writes them."""
+    if not isinstance(scores, dict):
+        return
+    for name, own in scores.items():
+        if isinstance(own, dict) and 'multi-label/mAP' in own:
+            yield name, {key: value['mean'] for key, value in own.items()}
+    for own in scores.get('rows', []):
+        as_it_is = own['schedule'] == 'short' and not own['options'] and not own['random']
+        if as_it_is and own['metrics']:
+            name = f'{own["backbone"]}_{own["head"]}_{own["dataset"]}'
+            yield name, {key: mean(values) for key, values in own['metrics'].items()}
 
 
 def files() -> dict[str, str]:

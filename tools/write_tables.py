@@ -38,22 +38,13 @@ HEADS = {
     'convfc': 'ConvFC, 16 channels',
     'convfc-wide': 'ConvFC, 160 channels',
     'multiatt': 'MultiAtt',
-    'attention': 'MultiAtt, trained as the others',
 }
 # Title, name of the score, digits, and the level of chance: a name, a figure, or None.
 PRECISION = ('top-4 precision', 'multi-label/precision_top4_micro', 1, 40.0)
 MEAN_AP = ('mAP', 'multi-label/mAP', 1, None)
 GRID_PG = ('GridPG', 'multi-label/grid_pg', 1, 'multi-label/grid_pg_chance')
 SWAP = ('Swap', 'swap', 1, 'swap_chance')
-ROAD = ('ROAD', 'road', 1, 'road_chance')
-BOXES = [
-    ('EnergyPG', 'multi-label/energy_pg', 1, 'multi-label/energy_pg_chance'),
-    ('/ area', 'multi-label/energy_pg_ratio', 2, None),
-    ('Pointing', 'multi-label/pointing_game', 1, 'multi-label/pointing_game_chance'),
-    ('/ area', 'multi-label/pointing_game_ratio', 2, None),
-]
-SPLICED = [PRECISION, MEAN_AP, GRID_PG, SWAP, ROAD]
-VOC = [MEAN_AP, *BOXES, ROAD]
+SPLICED = [PRECISION, MEAN_AP, GRID_PG, SWAP]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -261,11 +252,8 @@ TABLES = {
     ),
     'peers-combined0': printed('peers_combined0'),
     'peers-voc': printed('peers_voc'),
-    'combined0-sgd': scores('maps_combined0_sgd', SPLICED),
-    'combined0-adamw': scores('maps_combined0_adamw', SPLICED),
-    'digits': scores('maps_digits', [PRECISION, MEAN_AP, GRID_PG, SWAP]),
-    'voc-sgd': scores('maps_voc_sgd', VOC),
-    'voc-adamw': scores('maps_voc_adamw', VOC),
+    'connections': scores('maps_connections', SPLICED),
+    'digits': scores('maps_digits', SPLICED),
     'cache': printed('cache'),
     'optimum-combined0': printed('optimum_combined0'),
     'optimum-voc': printed('optimum_voc'),

@@ -119,7 +119,7 @@ class TestPages:
         assert page.read_text().replace(' **Stale**', '') == text.replace(' **Stale**', '')
 
     def test_edited_record(self, tool, tmp_path, capsys):
-        path = tmp_path / 'results' / 'maps_voc_sgd.json'
+        path = tmp_path / 'results' / 'maps_connections.json'
         record = json.loads(path.read_text())
         next(iter(record['scores'].values()))['multi-label/mAP']['mean'] += 1
         path.write_text(json.dumps(record))
