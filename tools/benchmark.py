@@ -64,7 +64,8 @@ def main() -> None:
             )
             for table in timing.SHOWN
         ]
-        write_record(args.record, tables, seconds=time.perf_counter() - start, **told)
+        seconds, module = time.perf_counter() - start, args.main.__module__
+        write_record(args.record, tables, seconds=seconds, module=module, **told)
 
 
 if __name__ == '__main__':

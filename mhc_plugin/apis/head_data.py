@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
@@ -63,7 +64,8 @@ def score_heads(
     if cfg.get('test_dataloader') is None:
         return {}
     try:
-        loader = Runner.build_dataloader(copy.deepcopy(cfg.test_dataloader))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            loader = Runner.build_dataloader(copy.deepcopy(cfg.test_dataloader))
     except FileNotFoundError as error:
         print_log(f'The heads get no scores: {error}', 'current', logging.WARNING)
         return {}

@@ -7,11 +7,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,54 @@ import torch
 from torch.utils.data import Dataset
 
 PACKAGE = Path(__file__).parents[1]
+# Whatever a config may name comes from these, and a newer stack is met by the last.
+REGISTERED = tuple(
+    f'{PACKAGE.name}.{room}' for room in ('datasets', 'engine', 'evaluation', 'models', 'compat')
+)
 LIBRARIES = ('torch', 'torchvision', 'numpy', 'mmpretrain', 'mmengine', 'timm', 'scikit-learn')
 # What every record has to say; `read_records` refuses one that leaves something out.
 FIELDS = ('command', 'commit', 'code', 'versions', 'machine', 'date', 'seeds', 'data', 'seconds')
 
 
-def code_hash() -> str:
-    """Hash of the package's source files: it tells whether a record was made with other code.
+def source_hashes(package: Path = PACKAGE) -> dict[str, str]:
+    """Hash of the source of every module of the package, by its name.
 
     Without ``cli``, which reads command lines and writes pages, and computes nothing of a record.
     """
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob('*.py')):
-        name = path.relative_to(PACKAGE).as_posix()
-        if not name.startswith('cli/'):
-            digest.update(f'{name}\0'.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    hashes = {}
+    for path in sorted(package.rglob('*.py')):
+        parts = path.relative_to(package).with_suffix('').parts
+        if parts[0] != 'cli':
+            name = '.'.join((PACKAGE.name, *parts)).removesuffix('.__init__')
+            hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    return hashes
+
+
+def code_behind(module: str, sources: dict[str, str]) -> dict[str, str]:
+    """Of the sources those that a module builds on, and what is registered for configs to name.
+
+    Args:
+        module (str): Its name; it has been imported.
+        sources (dict[str, str]): Of :func:`source_hashes`.
+    """
+    found, ahead = set(), [module, *REGISTERED]
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += _modules_used(sys.modules[name])
+    return {name: sources[name] for name in sorted(found & sources.keys())}
+
+
+def _modules_used(module: ModuleType) -> Iterator[str]:
+    """Modules of this checkout from which a module takes something; not the package as a whole."""
+    for value in vars(module).values():
+        is_module = isinstance(value, ModuleType)
+        name = value.__name__ if is_module else getattr(value, '__module__', None)
+        used = sys.modules.get(name) if isinstance(name, str) and name != PACKAGE.name else None
+        path = Path(getattr(used, '__file__', None) or '/')
+        if PACKAGE.parent in path.parents and 'site-packages' not in path.parts:
+            yield name
 
 
 def data_hash(dataset: Dataset) -> str:
@@ -100,7 +133,8 @@ def write_record(
     seconds: float,
     seeds: Sequence[int] = (),
     data: str | None = None,
-    begun_with: dict[str, str | None] | None = None,
+    begun_with: dict[str, Any] | None = None,
+    module: str = '__main__',
 ) -> None:
     """Write what a tool measured, with what it takes to measure it again.
 
@@ -112,11 +146,13 @@ def write_record(
         data (str, optional): Hash of the data, see :func:`data_hash`. Defaults to None: made data.
         begun_with (dict, optional): ``commit`` and ``code`` that measured, where it was not this
             process: see :func:`merged`. Defaults to None.
+        module (str): What measured, by whose code a record is stale. Defaults to the program.
     """
+    begun_with = begun_with or dict(commit=COMMIT, code=code_behind(module, SOURCES))
     gpu = f', {torch.cuda.get_device_name()}' if torch.cuda.is_available() else ', no GPU'
     record = dict(
         command=_command(),
-        **(begun_with or BEGUN_WITH),
+        **begun_with,
         versions=dict(python=platform.python_version(), **_versions()),
         machine=f'{platform.machine()}, {len(os.sched_getaffinity(0))} cores{gpu}',
         date=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M'),
@@ -150,15 +186,22 @@ def read_record(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f'Expected {path} to be a record in JSON: {error}.') from error
     if missing:
         raise ValueError(f'Expected the record {path} to have {", ".join(missing)}.')
-    return dict(record, name=path.stem, stale=record['code'] != code_hash())
+    code, sources = record['code'], source_hashes()
+    stale = not isinstance(code, dict) or any(sources.get(m) != own for m, own in code.items())
+    return dict(record, name=path.stem, stale=stale)
 
 
-def merged(records: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+def merged(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """``commit`` and ``code`` of a record of records: all they have, which is stale if several."""
-    return {
-        key: ', '.join(sorted({str(record[key]) for record in records})) or None
-        for key in ('commit', 'code')
-    }
+    codes: dict[str, set[str]] = {}
+    for record in records:
+        code = record['code'] if isinstance(record['code'], dict) else {'unknown': record['code']}
+        for name, own in code.items():
+            codes.setdefault(name, set()).add(own)
+    return dict(
+        commit=', '.join(sorted({str(record['commit']) for record in records})) or None,
+        code={name: ', '.join(sorted(codes[name])) for name in sorted(codes)},
+    )
 
 
 def _command() -> str:
@@ -204,4 +247,4 @@ def _versions() -> dict[str, str]:
 
 
 # Of the code that runs, not of what a long run finds changed at its end.
-BEGUN_WITH = dict(commit=_commit(), code=code_hash())
+COMMIT, SOURCES = _commit(), source_hashes()

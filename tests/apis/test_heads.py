@@ -5,12 +5,14 @@ import json
 import math
 import runpy
 import struct
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from safetensors.torch import save_file
 
 import mhc_plugin.apis
@@ -210,7 +212,7 @@ def test_damaged_and_hostile_files_are_refused(cfg, folder, tmp_path):
         read_head(tmp_path / 'none')
 
 
-def test_scores_are_those_of_the_test_data(cfg, folder, tmp_path):
+def test_scores_are_those_of_the_test_data(cfg, folder, tmp_path, monkeypatch):
     found = mhc_plugin.apis.test(
         dict_with(cfg, test_evaluator=[dict(type='MultiLabelMeanAP', average=None)]),
         tmp_path / 'a.pth',
@@ -218,6 +220,10 @@ def test_scores_are_those_of_the_test_data(cfg, folder, tmp_path):
     scores = [read_head(folder / f'{c}.safetensors').scores for c in range(10)]
     assert [x.get('AP') for x in scores] == pytest.approx(found, abs=0.005)
     assert f'AP {scores[3]["AP"]:.2f}' in (folder / 'README.md').read_text()
+    # Also where nothing has set MMEngine's default scope yet.
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    again = extract_heads(cfg, tmp_path / 'a.pth', tmp_path / 'again')
+    assert [p.read_bytes() for p in again] == [(folder / p.name).read_bytes() for p in again]
     # Without test data there are none.
     for name in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         cfg.pop(name)

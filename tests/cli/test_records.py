@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mhc_plugin.apis
 from mhc_plugin.cli import records
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +69,27 @@ def test_record_says_how_it_was_made(tmp_path, monkeypatch):
     assert (record['seconds'], record['scores']) == (2.0, dict(mAP=1.5))
     assert {'python', 'torch', 'numpy'} <= record['versions'].keys()
     assert not record['stale']
-    monkeypatch.setattr(records, 'code_hash', lambda: 'other')
+    monkeypatch.setattr(records, 'source_hashes', lambda: dict(record['code'], other='1'))
+    assert not records.read_record(path)['stale']
+    record['code'].popitem()
     assert records.read_record(path)['stale']
+
+
+def test_a_record_is_stale_by_the_code_that_it_builds_on():
+    sources, package = records.source_hashes(), records.PACKAGE.name
+    code = records.code_behind(mhc_plugin.apis.sweep.__module__, sources)
+    for name in ('apis.train', 'models.heads.base', 'features.store.chunks', 'functional.solver'):
+        assert code[f'{package}.{name}'] == sources[f'{package}.{name}']
+    for name in ('apis.heads', 'apis.reproduce', 'analysis.road'):
+        assert f'{package}.{name}' in sources
+        assert f'{package}.{name}' not in code
+    assert not any(name.startswith(f'{package}.cli') for name in sources)
+
+
+def test_records_of_several_runs():
+    a, b = (dict(commit=c, code=dict(x='1', y=y)) for c, y in (('a', '2'), ('b', '3')))
+    assert records.merged([a, dict(a)]) == a
+    assert records.merged([a, b]) == dict(commit='a, b', code=dict(x='1', y='2, 3'))
 
 
 def test_what_is_no_record(tmp_path):
@@ -157,7 +177,7 @@ class TestPages:
 
     def test_stale_record_is_named_and_marked(self, tool, tmp_path, capsys, monkeypatch):
         tool()
-        monkeypatch.setattr(records, 'code_hash', lambda: 'other')
+        monkeypatch.setattr(records, 'source_hashes', dict)
         capsys.readouterr()
         assert tool('--check') == 0
         assert 'paper_voc2007.json' in capsys.readouterr().out
