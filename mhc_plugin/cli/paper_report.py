@@ -131,7 +131,7 @@ def rows_of(number: int, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]
                         rows.append(_row(name, paper, own, dataset, k, paper in constant))
     else:
         column, _ = ABLATIONS[number]
-        for backbone in {own['backbone']: None for own in found} or {'seresnet50': None}:
+        for backbone in dict.fromkeys(['seresnet50', *(own['backbone'] for own in found)]):
             for paper in papers:
                 head, dataset = head_of(paper), paper['dataset']
                 k = ablation_topk(dataset, paper['model'])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mhc_plugin.analysis.paper import paper_tables
 from mhc_plugin.apis import load_config, reproduce
 from mhc_plugin.apis.reproduce import Cell, _hash_file, passes, plan, run_passes
 from mhc_plugin.cli import paper_page, paper_report, records
@@ -227,6 +228,11 @@ class TestReport:
         assert names[place + 1] == ['vgg19', 'top-4', 'baseline', 'optimum']
         assert names[place + 2] == ['vgg19', 'top-4', 'baseline', 'mean', 'short', 'random weights']
         assert len(names) == 14
+
+    def test_the_paper_s_ablations_stand_beside_those_of_other_backbones(self, found):
+        rows = paper_report.rows_of(6, found)
+        assert [row['paper'] for row in rows if row['paper']] == paper_tables()['table6']
+        assert {row['verdict'] for row in rows if row['paper']} == {'not run'}
 
     def test_ablations(self, found):
         rate = [['optim_wrapper.optimizer.lr', 0.1]]
