@@ -4,6 +4,7 @@ import argparse
 import resource
 import tempfile
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,9 @@ def make_data(folder: Path, rows: int, channels: int, classes: int) -> tuple[Pat
 def fit_made(
     rows: int, channels: int, classes: int, decay: float, tolerance: float, folder: Path
 ) -> None:
-    features, labels = make_data(folder, rows, channels, classes)
+    # In a process of its own, for the memory of this one.
+    with get_context('fork').Pool(1) as pool:
+        features, labels = pool.apply(make_data, (folder, rows, channels, classes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
 
