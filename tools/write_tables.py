@@ -260,6 +260,7 @@ TABLES = {
     'optimum-large': printed('optimum_large'),
     'separate': printed('separate'),
     'scale': printed('scale'),
+    'metrics': printed('metrics'),
     'speed-heads': printed('speed_heads'),
     'speed-maps': printed('speed_maps'),
     'results': all_results,
