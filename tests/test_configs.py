@@ -164,8 +164,18 @@ def test_list_of_configs_is_up_to_date():
     for model in metafile['Models']:
         assert (ROOT / model['Config']).stem == model['Name']
         for own in model['Results']:
-            scores = json.loads((ROOT / own['Record']).read_text())['scores'][model['Name']]
-            assert own['Metrics']['mAP'] == round(scores['multi-label/mAP']['mean'], 2)
+            scores = json.loads((ROOT / own['Record']).read_text())['scores']
+            if model['Name'] in scores:
+                values = [scores[model['Name']]['multi-label/mAP']['mean']]
+            else:
+                (values,) = (
+                    row['metrics']['multi-label/mAP']
+                    for row in scores['rows']
+                    if '_'.join(row[key] for key in ('backbone', 'head', 'dataset'))
+                    == model['Name']
+                    and (row['schedule'], row['options'], row['random']) == ('short', [], False)
+                )
+            assert own['Metrics']['mAP'] == round(sum(values) / len(values), 2)
 
 
 def test_what_was_edited_by_hand_is_named_and_written_again(tmp_path):
