@@ -67,6 +67,16 @@ def test_normalized_maps_have_gradients_and_leave_their_input(mode):
     assert torch.isfinite(nothing.grad).all()
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('size', [1e-3, 1e3])
+@pytest.mark.parametrize('mode', ['image', 'position', 'root'])
+def test_half_precision_neither_overflows_nor_vanishes(mode, size, dtype):
+    x = (size * torch.rand(2, 6, 3, 3)).to(dtype)
+    out = normalize_maps(x, mode)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, normalize_maps(x.double(), mode).to(dtype))
+
+
 @pytest.mark.parametrize('mode', ['image', 'position', 'root'])
 def test_the_memory_format_changes_nothing(mode):
     x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
