@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from mhc_plugin.class_maps import left_as_found, posthoc_maps, unwrap_classifier
 from mhc_plugin.functional.checks import check_no_nan
 from mhc_plugin.functional.localisation import completeness
+from mhc_plugin.models.heads.separate import redraw
 from mhc_plugin.utils.logs import quiet
 from mhc_plugin.utils.seeding import seeded
 
@@ -149,9 +150,7 @@ def with_random_head(model: nn.Module, seed: int = 0) -> nn.Module:
     # Drawn on the CPU: generators of other devices are not seeded, and draw other numbers.
     copied.head.cpu()
     with seeded(seed), quiet():
-        for module in copied.head.modules():
-            if hasattr(module, 'reset_parameters'):
-                module.reset_parameters()
+        redraw(copied.head)
         copied.head._is_init = False
         copied.head.init_weights()
     copied.head.to(device)

@@ -55,8 +55,9 @@ WITHOUT_EFFECT = {
 HOOKS = ('_forward_pre_hooks', '_forward_hooks')
 LABELS_OF_PREPROCESSOR = {'num_classes', 'to_onehot', 'batch_augments'}
 WORD = object.__basicsize__ // 2
-# How many samples are described ahead of the files that are being read.
-AHEAD = 1024
+# Samples that are described ahead of the files that are being read. Few: Python looks through all
+# its objects whenever some hundreds more are kept.
+AHEAD = 64
 
 
 def describe(value: Any, file_hash: Callable[[str], Any]) -> Any:
@@ -118,7 +119,8 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
     digest, before = hashlib.sha256(), []
     encoder = json.JSONEncoder(sort_keys=True, default=lambda read: read())
     for samples in chain(described(), [[]]):
-        digest.update(encoder.encode(before).encode())
+        # Without its brackets: how many are described at once makes no difference.
+        digest.update(f'{encoder.encode(before)[1:-1]}, '.encode())
         before = samples
     describer = _Describer(hashes, with_labels)
     parts = {

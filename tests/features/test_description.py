@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from mhc_plugin.features import versions
+from mhc_plugin.features import description, versions
 from mhc_plugin.features.description import describe, describe_dataset
 from mhc_plugin.features.store import FileHashes, make_key
 from mhc_plugin.features.versions import UndescribableError, code_version, library_version
@@ -533,3 +533,11 @@ def test_each_image_is_read_once(folder):
     hashes = FileHashes()
     describe_dataset(Repeated(Images(infos(folder('a'))), 5), hashes)
     assert hashes.num_read == 3
+
+
+def test_number_of_samples_described_at_once_makes_no_difference(folder, monkeypatch):
+    dataset, keys = Repeated(Images(infos(folder('a'))), 5), set()
+    for ahead in (1, 4, 15, 100):
+        monkeypatch.setattr(description, 'AHEAD', ahead)
+        keys.add(dataset_key(dataset))
+    assert len(keys) == 1

@@ -4,11 +4,12 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from errno import EISDIR
-from itertools import takewhile
+from io import FileIO
+from itertools import islice, takewhile
 from pathlib import Path
 from stat import S_ISREG
 
@@ -18,22 +19,26 @@ BLOCK = 1 << 20
 # A file that was written this shortly before it was hashed may be written again within the same
 # tick of the clock, and look untouched.
 SETTLED_AFTER_NS = 2_000_000_000
-# Files that are being read, or were and are not noted yet.
-MAX_READING = 4096
+# Files that are looked up at once, and that are being read, or were and are not noted yet. Few:
+# Python looks through all its objects whenever some hundreds more are kept.
+LOOKED_UP = 64
+MAX_READING = 256
 TABLE = (
     'CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, '
     'ctime_ns INTEGER, inode INTEGER, sha256 TEXT)'
 )
-TRUSTED = 'SELECT * FROM files WHERE path IN ({})'
-MAX_ASKED = 500
 
 
 def hash_file(path: str | os.PathLike) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, 'rb', buffering=0) as f:
+        return _hash(f)
+
+
+def _hash(file: FileIO) -> str:
     digest = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while block := f.read(BLOCK):
-            digest.update(block)
+    while block := file.read(BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -72,10 +77,10 @@ class FileHashes:
         self._known = sqlite3.connect('')
         self._known.execute(TABLE)
         self._num_known = 0
-        self._reading: dict[str, Future] = {}
-        # Files that the side file is asked about, many at a time.
-        self._asked: dict[str, tuple[tuple, list]] = {}
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._asked: dict[str, _File] = {}
+        self._reading: dict[str, _File] = {}
+        self._num_threads = os.cpu_count()
+        self._pool = ThreadPoolExecutor(self._num_threads)
 
     def __call__(self, path: str | os.PathLike) -> str:
         """Hash of the file at ``path``.
@@ -90,26 +95,12 @@ class FileHashes:
         path = os.fspath(path)
         if path[0] != os.sep:
             path = os.path.abspath(path)
-        if self._num_known and path not in self._reading:
-            query = 'SELECT sha256 FROM files WHERE path=?'
-            for (digest,) in self._known.execute(query, (path,)):
-                return lambda: digest
-        if self._trusted is None:
-            row = self._read(path)
-            return lambda: row.result()[-1]
-        if path not in self._asked:
-            if len(self._asked) == MAX_ASKED:
-                self._ask()
-            self._asked[path] = _fingerprint(_stat(path)), []
-        answer = self._asked[path][1]
-
-        def wait() -> str:
-            if not answer:
-                self._ask()
-            (found,) = answer
-            return found if isinstance(found, str) else found.result()[-1]
-
-        return wait
+        file = self._asked.get(path) or self._reading.get(path)
+        if file is None:
+            file = self._asked[path] = _File(self, path, _fingerprint(_stat(path)))
+            if len(self._asked) == LOOKED_UP:
+                self._look_up()
+        return file.wait
 
     @property
     def num_read(self) -> int:
@@ -138,31 +129,59 @@ class FileHashes:
 
     def _note_done(self) -> None:
         # They are read in this order.
-        done = list(takewhile(lambda path: self._reading[path].done(), self._reading))
-        readings = [(path, self._reading.pop(path)) for path in done]
-        rows = [(path, *row.result()) for path, row in readings if row.exception() is None]
+        done = [*takewhile(lambda file: file.reading.done(), self._reading.values())]
+        for file in done:
+            del self._reading[file.path]
+        rows = [(file.path, *file.row()) for file in done if file.reading.exception() is None]
         self._num_known += len(rows)
         with self._known:
             self._known.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', rows)
 
-    def _read(self, path: str) -> Future:
-        if path not in self._reading:
-            _stat(path)
-            if len(self._reading) >= MAX_READING:
-                self._note_done()
-            self._reading[path] = self._pool.submit(_read, path)
-        return self._reading[path]
+    def _look_up(self) -> None:
+        """Find what was asked for among the known, and begin to read the rest."""
+        files, self._asked = self._asked, {}
+        if self._num_known:
+            for path, *_, digest in _rows(self._known, files):
+                files.pop(path).digest = digest
+        if self._trusted is not None:
+            with suppress(sqlite3.Error):
+                for path, *fingerprint, digest in _rows(self._trusted, files):
+                    if files[path].fingerprint == tuple(fingerprint):
+                        files.pop(path).digest = digest
+        if len(self._reading) + len(files) > MAX_READING:
+            self._note_done()
+        self._reading |= files
+        unread = iter(files.values())
+        while part := [*islice(unread, -(-LOOKED_UP // self._num_threads))]:
+            reading = self._pool.submit(_read, [file.path for file in part])
+            for place, file in enumerate(part):
+                file.reading, file.place = reading, place
 
-    def _ask(self) -> None:
-        """Look up what was asked for in the side file, and begin to read the rest."""
-        known = {}
-        with suppress(sqlite3.Error):
-            query = TRUSTED.format(','.join('?' * len(self._asked)))
-            rows = self._trusted.execute(query, list(self._asked))
-            known = {(path, *fingerprint): sha for path, *fingerprint, sha in rows}
-        for path, (fingerprint, answer) in self._asked.items():
-            answer.append(known.get((path, *fingerprint)) or self._read(path))
-        self._asked.clear()
+
+class _File:
+    """A file whose hash was asked for: it is known, or there is a reading that will tell."""
+
+    __slots__ = ('digest', 'fingerprint', 'hashes', 'path', 'place', 'reading')
+
+    def __init__(self, hashes: FileHashes, path: str, fingerprint: tuple) -> None:
+        self.hashes = hashes
+        self.path = path
+        self.fingerprint = fingerprint
+        self.digest: str | None = None
+        self.reading: Future | None = None
+
+    def wait(self) -> str:
+        if self.digest is None and self.reading is None:
+            self.hashes._look_up()
+        return self.digest or self.row()[-1]
+
+    def row(self) -> tuple:
+        return self.reading.result()[self.place]
+
+
+def _rows(table: sqlite3.Connection, paths: Collection[str]) -> list[tuple]:
+    places = ','.join('?' * len(paths))
+    return table.execute(f'SELECT * FROM files WHERE path IN ({places})', [*paths]).fetchall()
 
 
 def _stat(path: str) -> os.stat_result:
@@ -172,15 +191,18 @@ def _stat(path: str) -> os.stat_result:
     return stat
 
 
-def _read(path: str) -> tuple:
-    """A file's fingerprint, -1 where it may still be changing, and its hash."""
-    now = time.time_ns()
-    before = os.stat(path)
-    digest = hash_file(path)
-    settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
-    if settled and _fingerprint(os.stat(path)) == _fingerprint(before):
-        return (*_fingerprint(before), digest)
-    return -1, -1, -1, -1, digest
+def _read(paths: list[str]) -> list[tuple]:
+    """Fingerprint of every file, -1 where it may still be changing, and its hash."""
+    # As few calls as it takes: threads wait for one another at each of them.
+    rows = []
+    for path in paths:
+        now = time.time_ns()
+        with open(path, 'rb', buffering=0) as f:
+            before, digest, after = os.fstat(f.fileno()), _hash(f), os.fstat(f.fileno())
+        settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
+        settled = settled and _fingerprint(after) == _fingerprint(before)
+        rows.append((*(_fingerprint(before) if settled else [-1] * 4), digest))
+    return rows
 
 
 def _fingerprint(stat: os.stat_result) -> tuple[int, int, int, int]:

@@ -1,6 +1,5 @@
 """What all multi-head heads share: groups, connection, class order, maps, split and stack."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,7 +14,7 @@ from mhc_plugin.functional.checks import check_argument, check_choice, check_int
 
 from ..layers import NORMALIZATIONS, POOLS, GlobalPool, NormalizeMaps, normalize_maps
 from .connection import Connection, make_groups
-from .separate import JOINT, Blocks, Dropout, draw_heads, name_seed
+from .separate import Blocks, Dropout, draw_heads, name_seed
 
 
 class BaseMultiHeadClsHead(MultiLabelClsHead):
@@ -352,23 +351,6 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     @cached_property
     def _blocks(self) -> Blocks:
         return Blocks(self, self.block_size)
-
-    def alike(self, head: int, num_heads: int) -> 'BaseMultiHeadClsHead':
-        """Heads, newly drawn, that read what one of these reads, of a class each."""
-        feeds = self.feeds.heads[head]
-        stages = [list(range(len(feeds)))] * num_heads
-        own = {
-            name: getattr(self, name)
-            for name in inspect.signature(type(self).__init__).parameters
-            if name not in JOINT
-        }
-        return type(self)(
-            num_classes=num_heads,
-            in_channels=[len(channels) for _, channels in feeds],
-            connection='stages',
-            head_stages=stages,
-            **own,
-        )
 
     def name_classes(self, names: Sequence[str], seed: int) -> None:
         """Let what is drawn from now on follow from the seed and each class's name.

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from mhc_plugin.functional.checks import check_argument, check_int
 
-from ..layers import (
-    NORMS,
-    FusedConvStage,
-    FusedLinear,
-    GlobalPool,
-    resize_to_largest,
-    side_by_side,
-    to_channels_last,
-)
+from ..layers import NORMS, FusedConvStage, FusedLinear, GlobalPool, resize_to_largest, side_by_side
 from .base import BaseMultiHeadClsHead
 from .split_head import SplitHead
 
@@ -133,8 +125,11 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
         return 2 if whole_vectors and exact and self.pool != 'lse' and head_by_head else 1
 
     def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
-        # Here, and not in every block.
-        return [to_channels_last(x) for x in feats]
+        # Here, and not in every block; by a transposed copy, which takes half the time.
+        return [
+            x if x.is_cuda else x.flatten(2).mT.contiguous().mT.unflatten(2, x.shape[2:])
+            for x in feats
+        ]
 
     def score(self, feats: list[Tensor], with_maps: bool = False) -> tuple[Tensor, Tensor | None]:
         maps = [convs(x) for convs, x in zip(self.convs, feats)]

@@ -7,6 +7,7 @@ their own. First weights and dropout are drawn from seeds of each head's own.
 """
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,23 @@ JOINT = {
 }
 
 
+def heads_like(head: 'BaseMultiHeadClsHead', index: int, num_heads: int) -> 'BaseMultiHeadClsHead':
+    """Heads, newly drawn, that read what one of a head's heads reads, of a class each."""
+    feeds = head.feeds.heads[index]
+    own = {
+        name: getattr(head, name)
+        for name in inspect.signature(type(head).__init__).parameters
+        if name not in JOINT
+    }
+    return type(head)(
+        num_classes=num_heads,
+        in_channels=[len(channels) for _, channels in feeds],
+        connection='stages',
+        head_stages=[list(range(len(feeds)))] * num_heads,
+        **own,
+    )
+
+
 # ---- random numbers
 
 
@@ -55,11 +73,36 @@ def draw_heads(
         entropy (Sequence[tuple[int]]): For every head what its draw depends on.
         init_cfg (list[dict]): MMEngine's initialisation of single heads.
     """
-    for index, own in enumerate(entropy):
-        with seeded(*own):
-            single = head.alike(index, 1)
-            initialize(single.head_view(0), init_cfg)
-        head.head_view(index).load_state_dict(single.head_view(0).state_dict())
+    for heads, positions in _readers(head).values():
+        # To build a head takes ten times as long as to draw it.
+        single = heads_like(head, heads[0], 1)
+        drawn = {
+            like: _Stacked(head, name, heads, positions, like, 1)
+            for name, like in single.state_dict(keep_vars=True).items()
+        }
+        for number, index in enumerate(heads):
+            with seeded(*entropy[index]):
+                redraw(single)
+                if init_cfg:
+                    initialize(single.head_view(0), init_cfg)
+            for like, stacked in drawn.items():
+                stacked.put(like, number)
+
+
+def redraw(head: nn.Module) -> None:
+    """Draw the layers of a head anew, as they were drawn when it was built."""
+    for layer in head.modules():
+        if hasattr(layer, 'reset_parameters'):
+            layer.reset_parameters()
+
+
+def _readers(head: 'BaseMultiHeadClsHead') -> dict[tuple, tuple[list[int], list[int]]]:
+    """For all that heads read, the heads that read it, and where it is among the features."""
+    members = {}
+    for index, feeds in enumerate(head.feeds.heads):
+        positions = [head.stages.index(stage) for stage, _ in feeds]
+        members.setdefault(feeds, ([], positions))[0].append(index)
+    return members
 
 
 class Dropout:
@@ -166,18 +209,15 @@ class Blocks:
 
     def __init__(self, head: 'BaseMultiHeadClsHead', size: int) -> None:
         self.size = size
-        self.members: dict[tuple, list[int]] = {}
-        for index, feeds in enumerate(head.feeds.heads):
-            self.members.setdefault(feeds, []).append(index)
-        self.blocks = [_Block(head.alike(heads[0], size)) for heads in self.members.values()]
-        order = [index for heads in self.members.values() for index in heads]
+        self.members = list(_readers(head).values())
+        self.blocks = [_Block(heads_like(head, heads[0], size)) for heads, _ in self.members]
+        order = [index for heads, _ in self.members for index in heads]
         self.order = None if order == sorted(order) else torch.tensor(order).argsort()
 
     def score(self, head: 'BaseMultiHeadClsHead', feats: list[Tensor]) -> Tensor:
         """What ``head.score(feats)`` gives, ``(N, num_heads)``; running statistics are followed."""
         groups = []
-        for (feeds, heads), block in zip(self.members.items(), self.blocks):
-            positions = [head.stages.index(stage) for stage, _ in feeds]
+        for (heads, positions), block in zip(self.members, self.blocks):
             stacked = [
                 _Stacked(head, name, heads, positions, like, self.size)
                 for name, like in block.like.items()
@@ -233,6 +273,7 @@ class _Stacked:
             # Counts the batches of all blocks alike.
             self.count = self.whole.clone()
             return
+        self.num_readers = len(readers)
         place_of = {reader: i for i, reader in enumerate(readers)}
         self.places = [place_of[index] for index in heads]
         self.width = width = len(like) // size
@@ -266,3 +307,11 @@ class _Stacked:
         # Through `data`, as a norm itself does it: autograd does not count it as a change.
         rows = self.whole.data.unflatten(0, (-1, self.width))
         rows[places] = part.unflatten(0, (self.size, -1))[: len(places)]
+
+    def put(self, drawn: Tensor, number: int) -> None:
+        """Take over the first values of one of the heads; counts begin with 0 as they are."""
+        if self.whole.dim():
+            own = self.whole.data.unflatten(0, (self.num_readers, -1))[self.places[number]]
+            for axis, length in enumerate(drawn.shape):
+                own = own.narrow(axis, 0, length)
+            own.copy_(drawn.data)

@@ -1,7 +1,7 @@
 """Fused per-head primitives: linear, convolution, pools, normalised maps."""
 
 from .conv_stage import NORMS, FusedConvStage
-from .fused import FusedConv2d, FusedLinear, to_channels_last, view_of
+from .fused import FusedConv2d, FusedLinear, view_of
 from .pooling import (
     NORMALIZATIONS,
     POOLS,
@@ -28,6 +28,5 @@ __all__ = [
     'resize_to_largest',
     'side_by_side',
     'signed_root',
-    'to_channels_last',
     'view_of',
 ]

@@ -154,15 +154,16 @@ def test_files_are_read_by_several_threads_and_each_once(tmp_path, monkeypatch):
     names, readers = [], set()
     for i in range(50):
         (tmp_path / f'{i}').write_bytes(bytes([i]))
-    original = hashing.hash_file
+    original = hashing._hash
 
-    def hash_file_slowly(path):
+    def hash_slowly(file):
         readers.add(threading.get_ident())
-        names.append(os.path.basename(path))
+        names.append(os.path.basename(file.name))
         time.sleep(0.002)
-        return original(path)
+        return original(file)
 
-    monkeypatch.setattr(hashing, 'hash_file', hash_file_slowly)
+    monkeypatch.setattr(hashing, '_hash', hash_slowly)
+    monkeypatch.setattr(hashing, 'LOOKED_UP', 8)
     monkeypatch.setattr(hashing, 'MAX_READING', 8)
     monkeypatch.setattr(os, 'cpu_count', lambda: 4)
     hashes = FileHashes()
@@ -176,7 +177,7 @@ def test_files_are_read_by_several_threads_and_each_once(tmp_path, monkeypatch):
 
 
 def test_hashes_of_many_files_take_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(hashing, '_read', lambda path: (1, 2, 3, 4, 'f' * 64))
+    monkeypatch.setattr(hashing, '_read', lambda paths: [(1, 2, 3, 4, 'f' * 64)] * len(paths))
     monkeypatch.setattr(hashing, 'MAX_READING', 100)
     stat = os.stat(__file__)
     monkeypatch.setattr(os, 'stat', lambda path: stat)
@@ -190,6 +191,22 @@ def test_hashes_of_many_files_take_little_memory(tmp_path, monkeypatch):
     assert hashes.num_read == number + 1
     assert len(hashes._reading) <= hashing.MAX_READING
     assert taken < 100 * number
+
+
+def test_known_and_unknown_files_asked_for_together(tmp_path, settled):
+    paths, side_file = [tmp_path / f'{i}' for i in range(200)], tmp_path / 'hashes.sqlite'
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    hashes = FileHashes(side_file)
+    for path in paths[::3]:
+        hashes(path)
+    hashes.save()
+    trusting = FileHashes(side_file, trust_mtime=True)
+    for number_read in (133, 133):  # asked anew, they are known
+        waiting = [trusting.submit(path) for path in paths]
+        expected = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
+        assert [wait() for wait in waiting] == expected
+        assert trusting.num_read == number_read
 
 
 def test_missing_file_raises(tmp_path):
