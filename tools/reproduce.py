@@ -17,10 +17,11 @@ import mhc_plugin
 from mhc_plugin.apis import MultiLabelInferencer, reproduce
 from mhc_plugin.apis.class_maps import draw_class_maps
 from mhc_plugin.apis.reproduce import Cell
+from mhc_plugin.apis.reproduce_cost import estimate
 from mhc_plugin.cli.arguments import one_sentence_errors
 from mhc_plugin.cli.errors import in_one_sentence
 from mhc_plugin.cli.paper_page import results_html
-from mhc_plugin.cli.paper_report import read_cells, results_markdown, rows_of
+from mhc_plugin.cli.paper_report import read_cells, results_markdown, rows_of, sections_of
 from mhc_plugin.cli.records import data_hash, merged, read_record, write_record
 from mhc_plugin.datasets.images import dataset_with_test_pipeline
 
@@ -87,7 +88,7 @@ def print_plan(cells: list[Cell], cache_dir: str | Path) -> None:
     """What every cell takes; features count once for all that share them."""
     seconds, images, stores = 0.0, {}, {}
     for cell in cells:
-        cost = reproduce.estimate(cell)
+        cost = estimate(cell)
         new = {key: value for key, value in cost.images.items() if key not in images}
         images |= new
         size = sum(value for key, value in cost.stores.items() if key not in stores)
@@ -176,11 +177,12 @@ def write_report(cells: list[Cell], args: argparse.Namespace, work_dir: Path) ->
     ]
     about += sorted({f'Run by `{run["command"]}` on {run["machine"]}.' for run in runs})
     tables = {number: rows_of(number, found) for number in args.tables}
-    text = '\n\n'.join(['# Results', *about, results_markdown(tables)])
+    sections = sections_of(tables, found)
+    text = '\n\n'.join(['# Results', *about, results_markdown(sections)])
     (work_dir / 'RESULTS.md').write_text(text, encoding='utf-8')
     mapped = [c for c in finished if c.head in ('multiatt', 'multifc') and not c.backbone_weights]
     panels = {} if args.no_panels else draw_panels(mapped, work_dir)
-    page = results_html(tables, about, found, panels)
+    page = results_html(sections, about, found, panels)
     (work_dir / 'report.html').write_text(page, encoding='utf-8')
     print(f'Report: {work_dir / "RESULTS.md"}, {work_dir / "report.html"}')
 

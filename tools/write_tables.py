@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mhc_plugin.analysis import paper
 from mhc_plugin.cli.paper_page import learning_rate_svg, results_html
-from mhc_plugin.cli.paper_report import results_markdown, rows_of
+from mhc_plugin.cli.paper_report import results_markdown, rows_of, sections_of
 from mhc_plugin.cli.records import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +146,7 @@ def all_results(results: Path) -> str:
     own = record['scores']
     tables = {number: rows_of(number, own['rows']) for number in own['tables']}
     said = f'{own["trainings"]} of {own["planned"]} trainings: `{record["command"]}`'
-    return '\n\n'.join([source(record), said, results_markdown(tables)])
+    return '\n\n'.join([source(record), said, results_markdown(sections_of(tables, own['rows']))])
 
 
 def random_backbones(results: Path) -> str:

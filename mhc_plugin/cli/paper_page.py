@@ -16,11 +16,11 @@ from PIL import Image
 from mhc_plugin.analysis.paper import NUM_CLASSES
 from mhc_plugin.apis.reproduce import REDUCTION
 
-from .paper_report import HEADER, LEGEND, cells_of, title_of, used, variant
+from .paper_report import variant
 
 
 def results_html(
-    tables: dict[int, list[dict]],
+    sections: Sequence[dict[str, Any]],
     about: Sequence[str],
     found: Sequence[dict[str, Any]],
     panels: dict[str, Path] = {},
@@ -28,15 +28,11 @@ def results_html(
     """One page without scripts or anything from elsewhere, for phones and desks.
 
     Args:
-        tables (dict): Of every table its rows, see :func:`rows_of`.
+        sections (Sequence[dict]): Of :func:`sections_of`.
         about (Sequence[str]): Lines on how it was made.
         found (Sequence[dict]): Of :func:`read_cells`, for the curves and the cards of data sets.
         panels (dict[str, Path]): Pictures of class maps by title. Defaults to none.
     """
-    sections = []
-    for number, rows in tables.items():
-        body, titles = used([cells_of(row) for row in rows], HEADER)
-        sections.append(dict(title=title_of(number), titles=titles, rows=body))
     cards = {
         own['dataset']: dict(
             images=own['images'],
@@ -53,7 +49,6 @@ def results_html(
     return page.render(
         sections=sections,
         about=[line.replace('`', '') for line in about],
-        legend=LEGEND,
         data=cards,
         curves=curves_svg(found),
         panels={title: picture(path) for title, path in panels.items()},
@@ -168,7 +163,7 @@ svg, img { max-width: 100%; height: auto; background: #fff; }
 {% endfor %}
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
-<p>{{ legend }}</p>
+<p>{{ section.legend }}</p>
 <div class="wide"><table>
 <tr>{% for title in section.titles %}<th>{{ title }}</th>{% endfor %}</tr>
 {% for row in section.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -43,9 +43,9 @@ def read_cells(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     Returns:
         list[dict]: Plain values: ``backbone``, ``head``, ``dataset``, ``schedule``, ``options``
         (list of key and value), ``random`` (whether the backbone's weights are), ``seeds``,
-        ``metrics`` (of every figure of the tables and mAP the values, a seed each), ``loss`` (by
-        epoch, mean over seeds), ``prevalence``, ``images``, ``data`` (hash) and ``error``, where
-        one failed.
+        ``seconds`` and ``metrics`` (of every figure of the tables and mAP), a value each seed,
+        ``loss`` (by epoch, mean over seeds), ``prevalence``, ``images``, ``data`` (hash) and
+        ``error``, where one failed.
     """
     found = {}
     for cell in cells:
@@ -58,12 +58,13 @@ def read_cells(folder: Path, cells: Sequence[Cell]) -> list[dict[str, Any]]:
             random=cell.backbone_weights == 'none',
         )
         own = found.setdefault(
-            str(settings), dict(settings, seeds=[], metrics={}, loss=[], error=None)
+            str(settings), dict(settings, seeds=[], seconds=[], metrics={}, loss=[], error=None)
         )
         failed = folder / f'{cell.name}.error.json'
         if cell.is_finished(folder):
             run = read_record(folder / f'{cell.name}.json')
             own['seeds'].append(cell.seed)
+            own['seconds'].append(run['seconds'])
             for name, value in run['scores']['metrics'].items():
                 if IN_TABLES.fullmatch(name):
                     own['metrics'].setdefault(name, []).append(round(value, 4))
@@ -216,14 +217,54 @@ def used(rows: list[list[str]], titles: list[str]) -> tuple[list[list[str]], lis
     return [[row[i] for i in keep] for row in rows], [titles[i] for i in keep]
 
 
-def results_markdown(tables: dict[int, list[dict]]) -> str:
-    """A section per table."""
-    lines = []
+def sections_of(
+    tables: dict[int, list[dict]], found: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every table of a report: ``title``, ``legend``, ``titles`` of columns and ``rows``."""
+    sections = []
     for number, rows in tables.items():
         body, titles = used([cells_of(row) for row in rows], HEADER)
-        lines += [f'## {title_of(number)}', '', LEGEND, '']
+        sections.append(dict(title=title_of(number), legend=LEGEND, titles=titles, rows=body))
+    return [*sections, _times(found)]
+
+
+def _times(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    parts, datasets = {}, dict.fromkeys(own['dataset'] for own in found)
+    for own in found:
+        plain = all(key == REDUCTION for key, _ in own['options'])
+        name = [own['backbone'], own['head'], own['schedule'], *['ablations'] * (not plain)]
+        part = parts.setdefault(' '.join(name), {})
+        part.setdefault(own['dataset'], []).extend(own.get('seconds', ()))
+    rows = []
+    for name, part in [*parts.items(), ('all', _joined(parts.values()))]:
+        part = {**part, 'all': [s for seconds in part.values() for s in seconds]}
+        cells = [part.get(dataset) for dataset in [*datasets, 'all']]
+        rows.append([name, *(f'{sum(s):,.0f} s ({len(s)})' if s else '' for s in cells)])
+    return dict(
+        title='Time',
+        legend='Seconds of all trainings and tests (their number), with the features that the '
+        'first of a seed and a data set stores; those that share a pass have equal parts of it.',
+        titles=['part', *datasets, 'all'],
+        rows=rows,
+    )
+
+
+def _joined(parts: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
+    joined = {}
+    for part in parts:
+        for dataset, seconds in part.items():
+            joined.setdefault(dataset, []).extend(seconds)
+    return joined
+
+
+def results_markdown(sections: Sequence[dict[str, Any]]) -> str:
+    """The sections of :func:`sections_of`."""
+    lines = []
+    for section in sections:
+        titles = section['titles']
+        lines += [f'## {section["title"]}', '', section['legend'], '']
         lines += [f'| {" | ".join(titles)} |', f'|{" --- |" * len(titles)}']
-        lines += [f'| {" | ".join(row)} |' for row in body]
+        lines += [f'| {" | ".join(row)} |' for row in section['rows']]
         lines.append('')
     return '\n'.join(lines)
 

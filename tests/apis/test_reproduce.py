@@ -248,6 +248,19 @@ class TestReport:
             if 'seresnet50' in row['name'] and row['ours']
         ]
 
+    def test_seconds_are_summed_by_part(self, found):
+        rate = [['optim_wrapper.optimizer.lr', 0.1]]
+        found.append(dict(found[0], options=rate, seconds=[30.0]))
+        found.append(dict(found[0], dataset='voc', seconds=[200.0, 300.0, 7.0]))
+        time = paper_report.sections_of({}, found)[-1]
+        assert time['titles'] == ['part', 'combined0', 'voc', 'all']
+        assert time['rows'] == [
+            ['vgg19 baseline short', '2 s (2)', '507 s (3)', '509 s (5)'],
+            ['vgg19 multifc short', '', '', ''],
+            ['vgg19 baseline short ablations', '30 s (1)', '', '30 s (1)'],
+            ['all', '32 s (3)', '507 s (3)', '539 s (6)'],
+        ]
+
     def test_constant_rows_are_named(self):
         rows = paper_report.rows_of(3, [])
         said = [row for row in rows if 'constant' in row['verdict']]
@@ -256,16 +269,17 @@ class TestReport:
 
     def test_pages(self, found, tmp_path):
         tables = {number: paper_report.rows_of(number, found) for number in (1, 5)}
-        text = paper_report.results_markdown(tables)
+        sections = paper_report.sections_of(tables, found)
+        text = paper_report.results_markdown(sections)
         assert '| vgg19 top-4 baseline short |' in text
         assert text.count('## Table ') == 2
         Image.new('RGB', (20, 10)).save(tmp_path / 'panel.png')
         page = paper_page.results_html(
-            tables, ['About <it>.'], found, {'panel': tmp_path / 'panel.png'}
+            sections, ['About <it>.'], found, {'panel': tmp_path / 'panel.png'}
         )
         assert 'About &lt;it&gt;.' in page
         assert '<svg' in page
-        assert page.count('<tr>') == text.count('\n|') - 2 + 2
+        assert page.count('<tr>') == text.count('\n|') - 3 + 2
         # Nothing from elsewhere, and no script.
         assert '<script' not in page
         assert re.findall('src="(.{22})', page) == ['data:image/webp;base64']

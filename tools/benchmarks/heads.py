@@ -72,15 +72,15 @@ def separate_attention() -> nn.Module:
     return MODELS.build(head).split_heads()[0]
 
 
-def build_ours(name: str, num_classes: int) -> nn.Module:
-    return MODELS.build(dict(type=name, num_classes=num_classes, in_channels=CHANNELS))
+def build_ours(name: str, num_classes: int, **options) -> nn.Module:
+    head = dict(type=name, num_classes=num_classes, in_channels=CHANNELS)
+    return MODELS.build(dict(head, **options))
 
 
 def build_groups(num_classes: int, size: int = 16) -> nn.Module:
     """A head for every 16 classes, whose convolutions they share: for thousands of classes."""
     groups = [list(range(i, min(i + size, num_classes))) for i in range(0, num_classes, size)]
-    head = dict(type='ConvMultiHeadClsHead', num_classes=num_classes, in_channels=CHANNELS)
-    return MODELS.build(dict(head, head_groups=groups))
+    return build_ours('ConvMultiHeadClsHead', num_classes, head_groups=groups)
 
 
 def build_linear(num_classes: int) -> nn.Module:
@@ -98,6 +98,9 @@ HEADS: dict[str, Callable[[int], nn.Module]] = {
     'MultiConv': lambda n: build_ours('ConvMultiHeadClsHead', n),
     'MultiConv, groups of 16': build_groups,
     'attention': lambda n: build_ours('AttentionMultiHeadClsHead', n),
+    'attention, one a class': lambda n: build_ours(
+        'AttentionMultiHeadClsHead', n, num_attentions=1
+    ),
     "MMPretrain's linear": build_linear,
     "MMPretrain's CSRA": lambda n: build_peer('CSRA', n),
     "timm's ML-Decoder": lambda n: build_peer('ML-Decoder', n),

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1_700_000,
         help="for the memory of OpenImages' labels, of 601 classes",
     )
+    parser.add_argument(
+        '--rounds', type=int, default=3, help='over numbers of classes, in turns; medians are shown'
+    )
     parser.add_argument('--folder', help='where to make images; it is removed at the end')
     parser.add_argument('--plot', help='file for curves of growth, .svg')
 
@@ -72,14 +75,18 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         ['command', 'seconds'],
         [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
     )
+    rounds: dict[int, list[dict]] = {classes: [] for classes in EQUAL_WORK}
+    for _ in range(args.rounds):
+        for classes, channels in EQUAL_WORK.items():
+            own = dict(length=10_000, channels=channels, classes=classes, known=10, epochs=9)
+            rounds[classes].append(run_apart(folder, 'classes', **own))
     table = []
-    for classes, channels in EQUAL_WORK.items():
-        found = run_apart(
-            folder, 'classes', length=10_000, channels=channels, classes=classes, known=10, epochs=9
-        )
-        table.append([str(classes), str(channels), both(us_of(found)), found['targets']])
+    for classes, found in rounds.items():
+        times = [statistics.median(clock) for clock in zip(*map(us_of, found))]
+        table.append([str(classes), str(EQUAL_WORK[classes]), both(times), found[0]['targets']])
     print_rows(
-        '10,000 images with 10 known labels, as many multiplications',
+        '10,000 images with 10 known labels, as many multiplications, medians of '
+        f'{args.rounds} runs in turns',
         ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
         table,
     )
