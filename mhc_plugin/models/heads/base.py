@@ -23,7 +23,8 @@ class BaseMultiHeadClsHead(MultiLabelClsHead):
     The parameters of all heads are stacked and run as one; :meth:`split_heads` gives them back as
     ordinary modules. A head of another kind is a subclass with two methods: :meth:`score`, from
     features to logits and to where they come from, and :meth:`head_view`, one of its heads as an
-    ordinary module. It keeps its arguments as attributes of the same names.
+    ordinary module. It keeps its arguments as attributes of the same names, and draws first weights
+    in layers that have ``reset_parameters``, as those of :mod:`mhc_plugin.models.layers` do.
 
     A head is a function of its own labels: trained with others or alone it is the same but for
     rounding, and with ``separate`` to the bit. That is not so with ``head_groups`` of several
