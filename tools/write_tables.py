@@ -288,7 +288,7 @@ def report(records: Sequence[dict]) -> str:
         f'Run by {record["command"]}.',
     ]
     tables = {number: rows_of(number, own['rows']) for number in own['tables']}
-    return results_html(tables, about, own['rows'])
+    return results_html(sections_of(tables, own['rows']), about, own['rows'])
 
 
 # Of every file in docs/ that is drawn, the function that draws it and the records it takes.

@@ -225,7 +225,7 @@ def sections_of(
     for number, rows in tables.items():
         body, titles = used([cells_of(row) for row in rows], HEADER)
         sections.append(dict(title=title_of(number), legend=LEGEND, titles=titles, rows=body))
-    return [*sections, _times(found)]
+    return [*sections, *[_times(found)] * any(own.get('seconds') for own in found)]
 
 
 def _times(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

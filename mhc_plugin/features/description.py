@@ -58,6 +58,8 @@ WORD = object.__basicsize__ // 2
 # Samples that are described ahead of the files that are being read. Few: Python looks through all
 # its objects whenever some hundreds more are kept.
 AHEAD = 64
+# Of descriptions, in which a hash may be what waits for it.
+ENCODER = json.JSONEncoder(sort_keys=True, default=lambda read: read())
 
 
 def describe(value: Any, file_hash: Callable[[str], Any]) -> Any:
@@ -117,10 +119,9 @@ def describe_dataset(dataset: Any, hashes: FileHashes, with_labels: bool = False
             ]
 
     digest, before = hashlib.sha256(), []
-    encoder = json.JSONEncoder(sort_keys=True, default=lambda read: read())
     for samples in chain(described(), [[]]):
         # Without its brackets: how many are described at once makes no difference.
-        digest.update(f'{encoder.encode(before)[1:-1]}, '.encode())
+        digest.update(f'{ENCODER.encode(before)[1:-1]}, '.encode())
         before = samples
     describer = _Describer(hashes, with_labels)
     parts = {
@@ -233,7 +234,7 @@ class _Describer:
         elif isinstance(value, (list, tuple)):
             items = [self.describe(item) for item in value]
         else:
-            items = dict(set=sorted((self.describe(item) for item in value), key=repr))
+            items = dict(set=sorted((self.describe(item) for item in value), key=ENCODER.encode))
         if type(value) in CONTAINERS or not _states(value):
             return items
         return dict(**self.code(type(value)), items=items, state=self.state(value))
@@ -245,7 +246,7 @@ class _Describer:
                 for key in sorted(value)
             }
         items = [[self.describe(key), self.describe(item)] for key, item in value.items()]
-        return dict(items=sorted(items, key=repr))
+        return dict(items=sorted(items, key=ENCODER.encode))
 
     def code(self, value: type | Callable) -> dict:
         return dict(code=qualified_name(value), **code_version(value))

@@ -541,3 +541,13 @@ def test_number_of_samples_described_at_once_makes_no_difference(folder, monkeyp
         monkeypatch.setattr(description, 'AHEAD', ahead)
         keys.add(dataset_key(dataset))
     assert len(keys) == 1
+
+
+def test_set_of_files_is_described_in_one_order(folder):
+    paths = dict.fromkeys(sorted(folder('a').iterdir()))
+    keys = set()
+    for order in (list(paths), list(paths)[::-1]):
+        # What waits for a hash is another object each time.
+        infos = [dict(files=set(order)), dict(by_file={Path(p): 1 for p in order})]
+        keys.add(dataset_key(Images(infos)))
+    assert len(keys) == 1

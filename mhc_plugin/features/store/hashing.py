@@ -79,7 +79,7 @@ class FileHashes:
         self._num_known = 0
         self._asked: dict[str, _File] = {}
         self._reading: dict[str, _File] = {}
-        self._num_threads = os.cpu_count()
+        self._num_threads = os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._num_threads)
 
     def __call__(self, path: str | os.PathLike) -> str:
@@ -91,7 +91,13 @@ class FileHashes:
         return self.submit(path)()
 
     def submit(self, path: str | os.PathLike) -> Callable[[], str]:
-        """Begin to read a file, if that is necessary; what is returned waits for its hash."""
+        """Ask for a file's hash; what is returned waits for it.
+
+        Files that are to be read are, some at a time.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
         path = os.fspath(path)
         if path[0] != os.sep:
             path = os.path.abspath(path)
@@ -130,29 +136,33 @@ class FileHashes:
     def _note_done(self) -> None:
         # They are read in this order.
         done = [*takewhile(lambda file: file.reading.done(), self._reading.values())]
+        rows = []
         for file in done:
             del self._reading[file.path]
-        rows = [(file.path, *file.row()) for file in done if file.reading.exception() is None]
+            with suppress(OSError):
+                rows.append((file.path, *file.row()))
         self._num_known += len(rows)
         with self._known:
             self._known.executemany('REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)', rows)
 
     def _look_up(self) -> None:
         """Find what was asked for among the known, and begin to read the rest."""
-        files, self._asked = self._asked, {}
+        files = self._asked.copy()
         if self._num_known:
             for path, *_, digest in _rows(self._known, files):
                 files.pop(path).digest = digest
         if self._trusted is not None:
             with suppress(sqlite3.Error):
                 for path, *fingerprint, digest in _rows(self._trusted, files):
-                    if files[path].fingerprint == tuple(fingerprint):
+                    file = files.get(path)
+                    if file and digest and file.fingerprint == tuple(fingerprint):
                         files.pop(path).digest = digest
         if len(self._reading) + len(files) > MAX_READING:
             self._note_done()
+        self._asked = {}
         self._reading |= files
-        unread = iter(files.values())
-        while part := [*islice(unread, -(-LOOKED_UP // self._num_threads))]:
+        unread, share = iter(files.values()), -(-len(files) // self._num_threads)
+        while part := [*islice(unread, share)]:
             reading = self._pool.submit(_read, [file.path for file in part])
             for place, file in enumerate(part):
                 file.reading, file.place = reading, place
@@ -176,7 +186,15 @@ class _File:
         return self.digest or self.row()[-1]
 
     def row(self) -> tuple:
-        return self.reading.result()[self.place]
+        """Fingerprint and hash.
+
+        Raises:
+            OSError: If the file could not be read.
+        """
+        row = self.reading.result()[self.place]
+        if isinstance(row, OSError):
+            raise row
+        return row
 
 
 def _rows(table: sqlite3.Connection, paths: Collection[str]) -> list[tuple]:
@@ -191,18 +209,25 @@ def _stat(path: str) -> os.stat_result:
     return stat
 
 
-def _read(paths: list[str]) -> list[tuple]:
+def _read(paths: list[str]) -> list[tuple | OSError]:
     """Fingerprint of every file, -1 where it may still be changing, and its hash."""
-    # As few calls as it takes: threads wait for one another at each of them.
     rows = []
     for path in paths:
-        now = time.time_ns()
-        with open(path, 'rb', buffering=0) as f:
-            before, digest, after = os.fstat(f.fileno()), _hash(f), os.fstat(f.fileno())
-        settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
-        settled = settled and _fingerprint(after) == _fingerprint(before)
-        rows.append((*(_fingerprint(before) if settled else [-1] * 4), digest))
+        try:
+            rows.append(_read_file(path))
+        except OSError as error:
+            rows.append(error)
     return rows
+
+
+def _read_file(path: str) -> tuple:
+    # As few calls as it takes: threads wait for one another at each of them.
+    now = time.time_ns()
+    with open(path, 'rb', buffering=0) as f:
+        before, digest, after = os.fstat(f.fileno()), _hash(f), os.fstat(f.fileno())
+    settled = now - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_AFTER_NS
+    settled = settled and _fingerprint(after) == _fingerprint(before)
+    return (*(_fingerprint(before) if settled else [-1] * 4), digest)
 
 
 def _fingerprint(stat: os.stat_result) -> tuple[int, int, int, int]:

@@ -127,7 +127,9 @@ class ConvMultiHeadClsHead(BaseMultiHeadClsHead):
     def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
         # Here, and not in every block; by a transposed copy, which takes half the time.
         return [
-            x if x.is_cuda else x.flatten(2).mT.contiguous().mT.unflatten(2, x.shape[2:])
+            x
+            if x.is_cuda
+            else x.flatten(2).mT.contiguous().unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
             for x in feats
         ]
 

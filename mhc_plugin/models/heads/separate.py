@@ -6,6 +6,7 @@ blocks: all tensors of a block have one shape, whatever the other classes are, a
 their own. First weights and dropout are drawn from seeds of each head's own.
 """
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Sequence
@@ -72,10 +73,15 @@ def draw_heads(
         head (BaseMultiHeadClsHead): Changed in place.
         entropy (Sequence[tuple[int]]): For every head what its draw depends on.
         init_cfg (list[dict]): MMEngine's initialisation of single heads.
+
+    Raises:
+        TypeError: If a head draws anything but in ``reset_parameters`` of its layers.
     """
+    _check_is_redrawn(head)
     for heads, positions in _readers(head).values():
         # To build a head takes ten times as long as to draw it.
-        single = heads_like(head, heads[0], 1)
+        with seeded(*entropy[heads[0]]):
+            single = heads_like(head, heads[0], 1)
         drawn = {
             like: _Stacked(head, name, heads, positions, like, 1)
             for name, like in single.state_dict(keep_vars=True).items()
@@ -90,10 +96,26 @@ def draw_heads(
 
 
 def redraw(head: nn.Module) -> None:
-    """Draw the layers of a head anew, as they were drawn when it was built."""
+    """Draw the layers of a head anew, in the order of its modules."""
     for layer in head.modules():
         if hasattr(layer, 'reset_parameters'):
             layer.reset_parameters()
+
+
+def _check_is_redrawn(head: 'BaseMultiHeadClsHead') -> None:
+    singles = []
+    for seed in (0, 1):
+        with seeded(seed):
+            singles.append(heads_like(head, 0, 1))
+    first, begun = (copy.deepcopy(single.state_dict()) for single in singles)
+    with seeded(0):
+        redraw(singles[1])
+    for name, tensor in singles[1].state_dict().items():
+        if torch.equal(tensor, begun[name]) and not torch.equal(tensor, first[name]):
+            raise TypeError(
+                f'Expected `{type(head).__name__}` to draw `{name}` in `reset_parameters` of a '
+                'layer, by which every class gets weights of its own, but it is drawn elsewhere.'
+            )
 
 
 def _readers(head: 'BaseMultiHeadClsHead') -> dict[tuple, tuple[list[int], list[int]]]:
@@ -309,9 +331,10 @@ class _Stacked:
         rows[places] = part.unflatten(0, (self.size, -1))[: len(places)]
 
     def put(self, drawn: Tensor, number: int) -> None:
-        """Take over the first values of one of the heads; counts begin with 0 as they are."""
-        if self.whole.dim():
-            own = self.whole.data.unflatten(0, (self.num_readers, -1))[self.places[number]]
-            for axis, length in enumerate(drawn.shape):
-                own = own.narrow(axis, 0, length)
-            own.copy_(drawn.data)
+        """Take over the first values of one of the heads."""
+        own = self.whole.data
+        if own.dim():
+            own = own.unflatten(0, (self.num_readers, -1))[self.places[number]]
+        for axis, length in enumerate(drawn.shape):
+            own = own.narrow(axis, 0, length)
+        own.copy_(drawn.data)

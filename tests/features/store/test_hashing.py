@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sqlite3
 import threading
 import time
 import tracemalloc
@@ -207,6 +208,31 @@ def test_known_and_unknown_files_asked_for_together(tmp_path, settled):
         expected = [hashlib.sha256(path.name.encode()).hexdigest() for path in paths]
         assert [wait() for wait in waiting] == expected
         assert trusting.num_read == number_read
+
+
+def test_file_that_vanishes_harms_no_other(tmp_path):
+    paths = [tmp_path / f'{i}' for i in range(5)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    hashes = FileHashes()
+    waiting = [hashes.submit(path) for path in paths]
+    paths[1].unlink()
+    with pytest.raises(FileNotFoundError, match=f'{paths[1]}'):
+        waiting[1]()
+    for i in (0, 2, 3, 4):
+        assert waiting[i]() == hashlib.sha256(f'{i}'.encode()).hexdigest()
+    assert hashes.num_read == 4
+
+
+def test_rows_of_a_side_file_that_say_nothing_are_read_past(tmp_path, settled):
+    path, side_file = tmp_path / 'image', tmp_path / 'hashes.sqlite'
+    path.write_bytes(b'old')
+    hashes = FileHashes(side_file)
+    hashes(path)
+    hashes.save()
+    with sqlite3.connect(side_file) as connection:
+        connection.execute('UPDATE files SET sha256 = NULL')
+    assert FileHashes(side_file, trust_mtime=True)(path) == hashlib.sha256(b'old').hexdigest()
 
 
 def test_missing_file_raises(tmp_path):

@@ -90,3 +90,58 @@ def test_head_checkpoint_can_be_named_in_init_cfg(tmp_path):
     assert not torch.equal(head.fc.weight, source.fc.weight)
     head.init_weights()
     assert torch.equal(head.fc.weight, source.fc.weight)
+
+
+CONV = dict(type='ConvMultiHeadClsHead', conv_channels=8)
+STAGES = dict(connection='stages', in_channels=(12, 8, 16))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(type='MultiHeadClsHead'),
+        dict(type='MultiHeadClsHead', hidden_channels=[4]),
+        dict(CONV, norm_cfg=dict(type='GN', num_groups=2)),
+        dict(CONV, conv_channels=None, norm_cfg=None),
+        dict(type='AttentionMultiHeadClsHead'),
+        dict(type='MultiHeadClsHead', init_cfg=dict(type='Normal', layer='Linear', std=2)),
+        dict(CONV, **STAGES),
+        dict(type='AttentionMultiHeadClsHead', **STAGES),
+    ],
+)
+def test_first_weights_follow_from_seed_and_name_alone(options):
+    stages = [[0, 2], [1], [0, 2], [0, 1, 2], [1]]
+    names = list('abcde')
+
+    def drawn(places):
+        more = dict(head_stages=[stages[i] for i in places]) if 'connection' in options else {}
+        head = MODELS.build(dict(in_channels=12, num_classes=len(places)) | options | more)
+        head.name_classes([names[i] for i in places], seed=3)
+        torch.manual_seed(len(places))
+        before = torch.random.get_rng_state()
+        head.init_weights()
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return [list(single.parameters()) for single in head.split_heads()]
+
+    together = drawn(range(5))
+    for i in range(5):
+        (alone,) = drawn([i])
+        assert len(alone) == len(together[i])
+        assert all(torch.equal(one, other) for one, other in zip(alone, together[i]))
+    # Classes that read the same differ.
+    for one, other in ((0, 2), (1, 4)):
+        assert any(not torch.equal(a, b) for a, b in zip(together[one], together[other]))
+
+
+def test_what_is_drawn_outside_of_layers_is_refused():
+    class Own(MODELS.get('MultiHeadClsHead')):
+        def __init__(self, num_classes, in_channels, connection='all', head_stages=None):
+            super().__init__(
+                num_classes, in_channels, connection=connection, head_stages=head_stages
+            )
+            self.scale = nn.Parameter(torch.randn(num_classes))
+
+    head = Own(3, 8)
+    head.name_classes(list('abc'), seed=0)
+    with pytest.raises(TypeError, match='Expected `Own` to draw `scale` in `reset_parameters`'):
+        head.init_weights()
