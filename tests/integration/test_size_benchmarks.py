@@ -39,6 +39,15 @@ def test_growth_is_that_of_a_run_through_the_cache(run):
     assert 'epochs' not in again
 
 
+def test_epochs_on_a_gpu_stand_beside_the_products_alone(run, tmp_path):
+    setting = dict(images=str(tmp_path / 'images'), cache_dir=str(tmp_path / 'gpu'), length=40)
+    row = scale.on_gpu('cpu', channels=4, classes=50, known=50, **setting)
+    assert row[:2] == ['40', '4']
+    epoch, alone, ratio = (float(cell.replace(',', '')) for cell in row[2:])
+    assert ratio == pytest.approx(epoch / alone, abs=1e-3)
+    assert 0 < ratio < 1
+
+
 def test_heads_of_a_size_take_turns_and_what_takes_too_long_is_told_from_the_size_before(
     monkeypatch,
 ):

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ import mhc_plugin.features.loader as loader_module
 from mhc_plugin.features.store import ChunkBuffer, FeatureStore, write_chunk
 
 from .made_features import link_images, made_config
-from .timing import print_rows
+from .timing import medians, print_rows
 
 SHARED = dict(channels=256, classes=10, known=10)
 # Channels for numbers of classes: as many multiplications an image.
 EQUAL_WORK = {10: 2560, 100: 256, 1000: 26}
 OPEN_IMAGES = dict(channels=256, classes=601, known=8)
 TRAINABLE = dict(channels=1280, classes=9605, known=8)
+# On a GPU: features of half precision in its memory, 2.4 GiB of a million.
+ON_GPU = dict(channels=1280, classes=601, known=601)
+BATCH = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +115,12 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         ['parameters', 'build (s)', 'save (s)', 'MiB', 'resume (s)', 'weights after resuming'],
         [[*found['checkpoint']]],
     )
+    found = run_apart(folder, 'gpu', function=on_gpu, length=max(args.images), **ON_GPU)
+    print_rows(
+        'On a GPU, with features and dense targets of 601 classes in its memory',
+        ['images', 'channels', 'images/s', 'images/s of the products alone', 'ratio'],
+        [found],
+    )
     if args.plot:
         plot(rows, Path(args.plot))
 
@@ -138,12 +147,34 @@ def both(seconds: Sequence[float]) -> str:
     return f'{seconds[0]:.1f} ({seconds[1]:.1f})'
 
 
-def run_apart(folder: Path, cache: str, **setting) -> dict:
-    """:func:`run` in a process of its own, for its memory."""
+def run_apart(folder: Path, cache: str, function: Callable | None = None, **setting) -> Any:
+    """:func:`run`, or another function, in a process of its own, for its memory."""
     setting |= dict(images=str(folder / 'images'), cache_dir=str(folder / cache))
-    # What was imported is there; nothing has run in threads yet, which a fork would lose.
+    # What was imported is there; nothing has run in threads yet, which a fork would lose, and
+    # nobody has asked for a GPU.
     with get_context('fork').Pool(1) as pool:
-        return pool.apply(run, kwds=setting)
+        return pool.apply(function or run, kwds=setting)
+
+
+def on_gpu(device: str = 'cuda', **setting) -> list[str]:
+    """An epoch through all of MMEngine beside the products with the weights."""
+    length, channels, classes = (setting[key] for key in ('length', 'channels', 'classes'))
+    if device == 'cuda' and not torch.cuda.is_available():
+        return [f'{length:,}', f'{channels:,}', 'no GPU here', '', '']
+    epoch = us_of(run(epochs=4, **setting))[0] * length / 1e6
+    features, gradient, weight = (
+        torch.rand(*shape, device=device)
+        for shape in ((BATCH, channels), (BATCH, classes), (channels, classes))
+    )
+
+    def products() -> None:
+        for _ in range(-(-length // BATCH)):
+            features @ weight
+            features.T @ gradient
+
+    alone = medians(dict(products=products), rounds=3)['products']
+    speeds = f'{length / epoch:,.0f}', f'{length / alone:,.0f}'
+    return [f'{length:,}', f'{channels:,}', *speeds, f'{alone / epoch:.3f}']
 
 
 def run(
@@ -258,6 +289,8 @@ def time_epochs(runner: Runner) -> list[tuple[float, float]]:
     def timed() -> None:
         clocks = Clocks()
         run_epoch()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         times.append(clocks.seconds())
 
     loop.run_epoch = timed
