@@ -225,7 +225,7 @@ def sections_of(
     for number, rows in tables.items():
         body, titles = used([cells_of(row) for row in rows], HEADER)
         sections.append(dict(title=title_of(number), legend=LEGEND, titles=titles, rows=body))
-    return [*sections, *[_times(found)] * any(own.get('seconds') for own in found)]
+    return [*sections, *[_times(found)] * any(own['seconds'] for own in found)]
 
 
 def _times(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _times(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         plain = all(key == REDUCTION for key, _ in own['options'])
         name = [own['backbone'], own['head'], own['schedule'], *['ablations'] * (not plain)]
         part = parts.setdefault(' '.join(name), {})
-        part.setdefault(own['dataset'], []).extend(own.get('seconds', ()))
+        part.setdefault(own['dataset'], []).extend(own['seconds'])
     rows = []
     for name, part in [*parts.items(), ('all', _joined(parts.values()))]:
         part = {**part, 'all': [s for seconds in part.values() for s in seconds]}
