@@ -151,9 +151,9 @@ def all_results(results: Path) -> str:
 
 def random_backbones(results: Path) -> str:
     """Ours of Table 1 with backbones that were never trained, beside the paper's and chance."""
-    record = read_record(results / 'random.json')
+    records = [read_record(results / f'{name}.json') for name in ('random', 'random_vgg19')]
     rows = []
-    for row in rows_of(1, record['scores']['rows']):
+    for row in rows_of(1, [own for record in records for own in record['scores']['rows']]):
         if row['ours'] is not None:
             name = [part for part in row['name'] if part not in ('short', 'random weights')]
             paper = '' if row['paper'] is None else f'{row["paper"]["precision"]:.1f}'
@@ -161,7 +161,7 @@ def random_backbones(results: Path) -> str:
             ours = shown(dict(mean=mean, std=std), 1)
             rows.append([' '.join(name), paper, ours, f'{row["chance"]["precision"]:.1f}'])
     table = markdown(['row', "paper's precision", 'ours, random weights', 'chance'], rows)
-    return f'{table}\n\n{source(record)}'
+    return '\n\n'.join([table, '\n'.join(map(source, records))])
 
 
 def papers_tables(results: Path) -> str:
