@@ -177,6 +177,24 @@ def test_files_are_read_by_several_threads_and_each_once(tmp_path, monkeypatch):
     assert threading.get_ident() not in readers
 
 
+def test_few_files_are_read_by_several_threads(tmp_path, monkeypatch):
+    readers, original = set(), hashing._hash
+
+    def hash_slowly(file):
+        readers.add(threading.get_ident())
+        time.sleep(0.05)
+        return original(file)
+
+    monkeypatch.setattr(hashing, '_hash', hash_slowly)
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    hashes = FileHashes()
+    for i in range(4):
+        (tmp_path / f'{i}').write_bytes(bytes([i]))
+    for wait in [hashes.submit(tmp_path / f'{i}') for i in range(4)]:
+        wait()
+    assert len(readers) == 2
+
+
 def test_hashes_of_many_files_take_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(hashing, '_read', lambda paths: [(1, 2, 3, 4, 'f' * 64)] * len(paths))
     monkeypatch.setattr(hashing, 'MAX_READING', 100)

@@ -145,3 +145,14 @@ def test_what_is_drawn_outside_of_layers_is_refused():
     head.name_classes(list('abc'), seed=0)
     with pytest.raises(TypeError, match='Expected `Own` to draw `scale` in `reset_parameters`'):
         head.init_weights()
+
+
+def test_second_draw_begins_anew():
+    head = MODELS.build(dict(CONV, num_classes=2, in_channels=6))
+    head.name_classes(list('ab'), seed=0)
+    head.init_weights()
+    first = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    head.train()((torch.rand(4, 6, 3, 3),)).sum().backward()
+    assert any(not torch.equal(x, first[name]) for name, x in head.state_dict().items())
+    head.init_weights()
+    assert all(torch.equal(x, first[name]) for name, x in head.state_dict().items())

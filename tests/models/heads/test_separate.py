@@ -97,3 +97,14 @@ def test_heads_that_depend_on_others_are_refused(options):
         MODELS.build(
             dict(type='MultiHeadClsHead', in_channels=8, separate=True, num_classes=3) | options
         )
+
+
+@pytest.mark.parametrize('number', [0, 1, 2, 5])
+def test_convolutions_get_maps_channels_last(number):
+    head = MODELS.build(dict(type='ConvMultiHeadClsHead', num_classes=2, in_channels=24))
+    x = torch.rand(number, 24, 7, 5)
+    expected = x.contiguous(memory_format=torch.channels_last)
+    (given,) = head.shared_inputs([x])
+    assert torch.equal(given, x)
+    # Also of one image, whose strides could be others and would change the bits.
+    assert number == 0 or given.stride() == expected.stride()
