@@ -63,8 +63,9 @@ class FeatureDataset(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw one view per image for an epoch."""
-        layout = self.reader.layout
-        self._views = draw_views(self.seed, epoch, layout.num_samples, layout.views)
+        layout, number = self.reader.layout, self.reader.layout.num_samples
+        views = draw_views(self.seed, epoch, number, layout.views)
+        self._rows = views * number + np.arange(number)
 
     def move_to(self, device: torch.device, rank: int = 0, number: int = 1) -> None:
         """Copy targets, and features or a share of them, into a device's memory.
@@ -88,7 +89,7 @@ class FeatureDataset(Dataset):
             :class:`DataSamples`.
         """
         indices = np.asarray(indices, dtype=np.int64)
-        rows = self._views[indices] * self.reader.layout.num_samples + indices
+        rows = self._rows[indices]
         targets = self.targets
         if targets is not None:
             # One row per image, or, where the pipeline makes labels, per image and view.

@@ -54,7 +54,7 @@ class FiniteLossHook(Hook):
         loss = (outputs or {}).get('loss')
         if loss is None or self._has_warned:
             return
-        value = float(torch.as_tensor(loss).detach())
+        value = float(loss.detach() if isinstance(loss, Tensor) else loss)
         if not math.isfinite(value):
             where = f'epoch {runner.epoch + 1}, iteration {batch_idx + 1} of it'
             self._act(runner, f'The loss is {value} in {where}', _causes(runner, data_batch))

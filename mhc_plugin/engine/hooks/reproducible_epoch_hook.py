@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -154,7 +155,11 @@ class ReproducibleEpochHook(Hook):
         seed = sample_seed(self._seed, runner.rank, runner.epoch)
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        if get_device() == 'cpu':
+            # To seed devices that are not there takes as long as a step from the feature cache.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         if self._head is not None:
             self._head.seed_dropout(runner.rank, runner.epoch)
 

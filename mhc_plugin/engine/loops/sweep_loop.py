@@ -17,8 +17,6 @@ from mmpretrain.registry import LOOPS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mhc_plugin.models import BaseMultiHeadClsHead
-
 from .feature_cache_loops import FeatureCacheTrainLoop
 
 
@@ -160,11 +158,6 @@ class SweepTrainLoop(FeatureCacheTrainLoop):
         if idx == 0:
             self._seed_dropout()
         losses, running = [], self.running
-        if idx == 0:
-            # The hook that has seeded this process knows one of the heads.
-            for own in running.values():
-                if isinstance(own.head, BaseMultiHeadClsHead):
-                    own.head.seed_dropout(runner.rank, runner.epoch)
         for name, own in running.items():
             self._use(own)
             # Each draws what a run of its own would, so all but the last give it back.

@@ -98,7 +98,7 @@ class MultiHeadClsHead(BaseMultiHeadClsHead):
 
     def shared_inputs(self, feats: list[Tensor]) -> list[Tensor]:
         feats = [self.global_pool(x) for x in feats]
-        if self.hidden:
+        if self.hidden or not self.dropout:
             return feats
         return [self.drop_shared(x, [i]) for i, x in enumerate(feats)]
 

@@ -79,7 +79,7 @@ def draw_heads(
     """
     _check_is_redrawn(head)
     for heads, positions in _readers(head).values():
-        # To build a head takes ten times as long as to draw it.
+        # To build a head takes much longer than to draw it.
         with seeded(*entropy[heads[0]]):
             single = heads_like(head, heads[0], 1)
         drawn = {

@@ -1,7 +1,8 @@
 """Binary cross-entropy of every class by itself, over the targets that are known."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,9 @@ from mhc_plugin.functional.checks import check_argument, check_choice
 from mhc_plugin.utils.known_pairs import KnownPairs
 
 VALUES = 'to hold 1, 0, -1 (unknown) or soft values in [0, 1]'
-# Four of the longest vectors: what sums over rows take at a time.
-COLUMNS = 64
+# Numbers that are a whole number of vectors on any processor, and those that torch leaves to one
+# thread.
+VECTORS, PART = 64, 1 << 15
 
 
 @MODELS.register_module()
@@ -124,84 +126,38 @@ class PerHeadBCELoss(nn.Module):
                 host wait, a bad value is told at one of the next calls.
         """
         self._check_shapes(cls_score, target, weight)
-        self._check_values(target)
+        all_known = self._check_values(target)
 
         # float16 and bfloat16 would lose what a sum over a batch needs, under autocast too.
         dtype = torch.promote_types(cls_score.dtype, torch.float32)
         if isinstance(target, KnownPairs):
-            sums, counts = self._sums_of_pairs(cls_score, target, weight, dtype)
+            terms = _terms_of_pairs(cls_score, target, weight, dtype)
         else:
-            sums, counts = self._sums(cls_score.to(dtype), target.to(dtype), weight)
+            terms = _terms_of_matrix(cls_score.to(dtype), target.to(dtype), weight, all_known)
+        # Gradients are averaged over processes, so each hands in as many times its share as there
+        # are processes.
+        share = get_world_size() / (cls_score.shape[1] if self.head_reduction == 'mean' else 1)
+        scale = self.loss_weight.to(terms.logits)
+        scale = scale if share == 1 else scale * share
+        if all_known and get_world_size() == 1 and not self.log_per_class:
+            factor = scale / len(cls_score)
+        else:
+            counts = terms.counts()
+            all_reduce(counts)  # does nothing in a single process
+            factor = scale / counts.clamp(min=1)
+            if self.log_per_class and self.training:
+                self._log(terms, counts)
+        if factor.ndim:
+            factor = terms.spread(factor)
+        if terms.weight is not None:
+            factor = factor * terms.weight
+        return _weighted_sum(terms.logits, terms.targets, factor, self._pos_weight(terms))
 
-        # Both do nothing in a single process. Gradients are averaged over processes, so each hands
-        # in as many times its share as there are processes.
-        all_reduce(counts)
-        per_class = sums * get_world_size() / counts.clamp(min=1)
-        if self.log_per_class and self.training:
-            self._log(sums, counts)
-
-        loss = (per_class * self._per_class(self.loss_weight, per_class)).sum()
-        return loss / cls_score.shape[1] if self.head_reduction == 'mean' else loss
-
-    def _sums(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Sum over the known targets of every class, and their number, ``(num_classes,)`` each."""
-        num_classes = logits.shape[1]
-        # Processors take numbers in vectors and those that are left over one by one, with other
-        # last bits. In columns of whole vectors a class is the same in any company.
-        width = num_classes if logits.is_cuda else COLUMNS
-
-        def columns(x: Tensor, value: float) -> list[Tensor]:
-            filled = F.pad(x, (0, -num_classes % width), value=value)
-            return [part.contiguous() for part in filled.split(width, -1)]
-
-        counts = (target >= 0).sum(0).to(logits.dtype)
-        if weight is not None:
-            weight = weight.to(logits).reshape(len(logits), -1).expand_as(logits)
-        parts, targets = columns(logits, 0.0), columns(target, -1.0)
-        pos_weights = [self._per_class(self.pos_weight, logits)] * len(parts)
-        if self.pos_weight is not None and self.pos_weight.ndim == 1:
-            pos_weights = columns(pos_weights[0], 1.0)
-        weights = [None] * len(parts) if weight is None else columns(weight, 0.0)
-        sums = []
-        for logits, target, pos_weight, weight in zip(parts, targets, pos_weights, weights):
-            terms = F.binary_cross_entropy_with_logits(
-                logits, target.clamp(min=0), pos_weight=pos_weight, reduction='none'
-            )
-            if weight is not None:
-                terms = terms * weight
-            sums.append(torch.where(target >= 0, terms, 0.0).sum(0))
-        return torch.cat(sums)[:num_classes], counts
-
-    def _sums_of_pairs(
-        self, cls_score: Tensor, target: KnownPairs, weight: Tensor | None, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """The same of known pairs, without a matrix of terms."""
-        images, classes = target.images, target.classes.long()
-        # One by one, since the gradient of two indices is made twice.
-        places = images * target.num_classes + classes
-        logits = cls_score.reshape(-1).index_select(0, places).to(dtype)
-        pos_weight = self._per_class(self.pos_weight, logits)
-        if pos_weight is not None and pos_weight.ndim:
-            pos_weight = pos_weight[classes]
-        number, filled = len(places), [logits, target.values.to(dtype), pos_weight]
-        if not logits.is_cuda:
-            # As of columns: vectors are whole.
-            missing = -number % COLUMNS
-            filled = [x if x is None or x.ndim == 0 else F.pad(x, (0, missing)) for x in filled]
-        logits, values, pos_weight = filled
-        terms = F.binary_cross_entropy_with_logits(
-            logits, values, pos_weight=pos_weight, reduction='none'
-        )[:number]
-        if weight is not None:
-            factors = weight[images] if weight.ndim == 1 else weight[images, classes]
-            terms = terms * factors.to(terms)
-        zeros = terms.new_zeros(target.num_classes)
-        counts = zeros.index_add(0, classes, torch.ones_like(terms))
-        return zeros.index_add(0, classes, terms), counts
-
-    @staticmethod
-    def _per_class(weights: Tensor | None, like: Tensor) -> Tensor | None:
-        return None if weights is None else weights.to(like)
+    def _pos_weight(self, terms: '_Terms') -> Tensor | None:
+        if self.pos_weight is None:
+            return None
+        pos_weight = self.pos_weight.to(terms.logits)
+        return terms.spread(pos_weight) if pos_weight.ndim else pos_weight.expand_as(terms.logits)
 
     def _check_shapes(self, cls_score: Tensor, target: Tensor, weight: Tensor | None) -> None:
         if cls_score.ndim != 2 or target.shape != cls_score.shape:
@@ -210,39 +166,44 @@ class PerHeadBCELoss(nn.Module):
                 f'but got {tuple(cls_score.shape)} and {tuple(target.shape)}.'
             )
         num_samples, num_classes = cls_score.shape
-        check_argument(
-            weight is None or weight.shape in ((num_samples,), cls_score.shape),
-            'weight',
-            f'to have shape ({num_samples},) or {tuple(cls_score.shape)}',
-            None if weight is None else tuple(weight.shape),
-        )
+        if weight is not None:
+            check_argument(
+                weight.shape in ((num_samples,), cls_score.shape),
+                'weight',
+                f'to have shape ({num_samples},) or {tuple(cls_score.shape)}',
+                tuple(weight.shape),
+            )
         for name in ('loss_weight', 'pos_weight', 'class_names'):
             values = getattr(self, name)
             single = values is None or (isinstance(values, Tensor) and values.ndim == 0)
-            if not single:
+            if not single and len(values) != num_classes:
                 expected = f'to have {num_classes} entries (num_classes)'
-                check_argument(len(values) == num_classes, name, expected, len(values))
+                check_argument(False, name, expected, len(values))
 
     @torch.compiler.disable  # A compiled graph holds no branch on data.
-    def _check_values(self, target: Tensor | KnownPairs) -> None:
+    def _check_values(self, target: Tensor | KnownPairs) -> bool:
+        """Raise ValueError at a bad target; whether all are seen to be known."""
         pairs = target if isinstance(target, KnownPairs) else None
         values = target if pairs is None else pairs.values
-        if pairs is None and values.dtype == torch.int8 and not values.is_cuda and values.numel():
-            # As our tables give them: one look at each is enough.
-            lowest, highest = values.aminmax()
-            if lowest >= -1 and highest <= 1:
-                return
+        if not values.is_cuda and values.numel() and not torch.jit.is_tracing():
+            # One look at each is enough for most batches. Comparisons with NaN are false.
+            lowest, highest = map(float, values.detach().aminmax())
+            if highest <= 1 and lowest >= 0:
+                return pairs is None
+            if highest <= 1 and lowest >= -1 and pairs is None and not values.is_floating_point():
+                return False
         # Written so that NaN is bad.
         bad = ~((values >= 0) & (values <= 1))
         if pairs is None:
-            bad &= values != -1
+            # -1 is 255 to uint8.
+            bad &= (values != -1) | (values > 0)
         if not values.is_cuda:
             if bad.any():
                 place = tuple(bad.nonzero()[0])
                 found = place if pairs is None else (pairs.images[place], pairs.classes[place])
                 value = f'{values[place]:g} for sample {found[0]}, class {found[1]}'
                 check_argument(False, 'target', VALUES, value)
-            return
+            return False
         num_classes = target.shape[1]
         if self._bad is None or len(self._bad) != num_classes:
             self._bad = bad.new_zeros(num_classes)
@@ -259,10 +220,19 @@ class PerHeadBCELoss(nn.Module):
             counts = values.new_zeros(num_classes, dtype=torch.float32)
             self._bad |= counts.index_add(0, pairs.classes.long(), bad.float()) > 0
         self._bad_on_host.copy_(self._bad, non_blocking=True)
+        return False
 
+    @torch.no_grad()
     @torch.compiler.disable
-    def _log(self, sums: Tensor, counts: Tensor) -> None:
-        sums = sums.detach().clone()
+    def _log(self, terms: '_Terms', counts: Tensor) -> None:
+        values = F.binary_cross_entropy_with_logits(
+            terms.logits,
+            terms.targets,
+            terms.weight,
+            pos_weight=self._pos_weight(terms),
+            reduction='none',
+        )
+        sums = terms.sum_per_class(values)
         all_reduce(sums)
         means, seen = (sums / counts.clamp(min=1)).tolist(), counts.tolist()
         names = self.class_names or range(len(means))
@@ -270,6 +240,96 @@ class PerHeadBCELoss(nn.Module):
         for name, mean, count in zip(names, means, seen):
             if count > 0:
                 message_hub.update_scalar(f'train/bce/{name}', mean)
+
+
+class _Terms(NamedTuple):
+    """The terms of a batch in a row, ``(terms,)`` each."""
+
+    logits: Tensor
+    targets: Tensor
+    #: 0 where the target is unknown; None if all are 1.
+    weight: Tensor | None
+    #: How many targets of every class are known.
+    counts: Callable[[], Tensor]
+    #: From values ``(num_classes,)`` to the terms, and back.
+    spread: Callable[[Tensor], Tensor]
+    sum_per_class: Callable[[Tensor], Tensor]
+
+
+def _terms_of_matrix(
+    logits: Tensor, target: Tensor, weight: Tensor | None, all_known: bool
+) -> _Terms:
+    """All terms of a matrix; those that are unknown have weight 0, whatever the logit."""
+    shape = logits.shape
+    if weight is not None:
+        weight = (weight[:, None] if weight.ndim == 1 else weight).to(logits).expand(shape)
+    if not all_known:
+        known = target >= 0
+        logits = logits.masked_fill(~known, 0)
+        weight = known.to(logits.dtype) if weight is None else weight.masked_fill(~known, 0)
+    # What a slice leaves out would lie between the numbers of a vector.
+    return _Terms(
+        logits.contiguous().view(-1),
+        target.reshape(-1),
+        None if weight is None else weight.reshape(-1),
+        lambda: (target >= 0).sum(0).to(logits.dtype),
+        lambda values: values.expand(shape).reshape(-1),
+        lambda terms: terms.reshape(shape).sum(0),
+    )
+
+
+def _terms_of_pairs(
+    cls_score: Tensor, target: KnownPairs, weight: Tensor | None, dtype: torch.dtype
+) -> _Terms:
+    """The same of known pairs, without a matrix of terms."""
+    images, classes = target.images, target.classes.long()
+    # One by one, since the gradient of two indices is made twice.
+    places = images * target.num_classes + classes
+    logits = cls_score.reshape(-1).index_select(0, places).to(dtype)
+    if weight is not None:
+        weight = (weight[images] if weight.ndim == 1 else weight[images, classes]).to(dtype)
+
+    def sum_per_class(terms: Tensor) -> Tensor:
+        return terms.new_zeros(target.num_classes).index_add(0, classes, terms)
+
+    return _Terms(
+        logits,
+        target.values.to(dtype),
+        weight,
+        lambda: sum_per_class(torch.ones_like(logits)),
+        lambda values: values[classes],
+        sum_per_class,
+    )
+
+
+def _weighted_sum(
+    logits: Tensor, targets: Tensor, factor: Tensor, pos_weight: Tensor | None
+) -> Tensor:
+    """Cross-entropies, ``(terms,)``, times one factor or as many, summed.
+
+    A term's gradient is the same to the bit in any company: processors take numbers in vectors and
+    those that are left over one by one, with other last bits, so on a CPU all vectors are whole,
+    and no part is so long that threads would cut it elsewhere.
+    """
+    number = logits.numel()
+    missing = 0 if logits.is_cuda else -number % VECTORS
+    parts = [logits, targets, factor]
+    parts += [] if pos_weight is None else [pos_weight]
+    if missing:
+        parts = [F.pad(x.expand(number), (0, missing)) for x in parts]
+    if logits.is_cuda or number <= PART:
+        return _bce(*parts)
+    parts = [x.expand(number + missing).split(PART) for x in parts]
+    return torch.stack([_bce(*part) for part in zip(*parts)]).sum()
+
+
+def _bce(
+    logits: Tensor, targets: Tensor, factor: Tensor, pos_weight: Tensor | None = None
+) -> Tensor:
+    bce = partial(F.binary_cross_entropy_with_logits, logits, targets, pos_weight=pos_weight)
+    # Torch's loss has no gradient for a weight, which may be a learned one.
+    learned = factor.requires_grad
+    return (factor * bce(reduction='none')).sum() if learned else bce(factor, reduction='sum')
 
 
 def _as_weights(name: str, value: float | Sequence[float]) -> Tensor:

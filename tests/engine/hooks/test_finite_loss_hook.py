@@ -72,9 +72,10 @@ def test_names_epoch_iteration_class_and_last_good_checkpoint(train, tmp_path):
 
 def test_names_the_class_of_the_largest_logit_where_only_the_loss_is_none(train):
     def large(model):
+        model.head.fc.bias.data[:] = 2e38
         model.head.fc.bias.data[3] = 3e38
 
-    # The sum over four images is beyond float32.
+    # The sum over classes is beyond float32.
     with pytest.raises(
         FloatingPointError,
         match=r"The loss is inf in epoch 1, .* where class 'class 3' has a logit",

@@ -73,6 +73,41 @@ def test_without_unknown_targets_it_is_pytorchs_loss():
     torch.testing.assert_close(PerHeadBCELoss()(logits, target), 4 * mean)
 
 
+# Whole vectors of a processor, some numbers left over, and more than one thread is given.
+@pytest.mark.parametrize('shape', [(64, 3), (9, 5), (700, 61)])
+@pytest.mark.parametrize('known', [1.0, 0.7])
+@pytest.mark.parametrize('loss_weight', [0.5, 'per class'])
+def test_batches_of_any_size(shape, known, loss_weight):
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=rng, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 2, shape, generator=rng)
+    target[torch.rand(shape, generator=rng) > known] = -1
+    weights = torch.linspace(0.1, 2, shape[1]).tolist() if loss_weight == 'per class' else 0.5
+    loss = PerHeadBCELoss(weights)(logits, target)
+    expected = 0.0
+    for c, weight in enumerate(np.broadcast_to(weights, shape[1])):
+        chosen = target[:, c] >= 0
+        expected += weight * nn.functional.binary_cross_entropy_with_logits(
+            logits[chosen, c], target[chosen, c].double()
+        )
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
+def test_an_unknown_target_hides_its_logit(value):
+    logits = torch.zeros(2, 2)
+    logits[0, 1] = value
+    logits.requires_grad_()
+    loss = PerHeadBCELoss(pos_weight=[2.0, 3.0])(logits, torch.tensor([[1, -1], [0, 1]]))
+    loss.backward()
+    assert loss.item() == pytest.approx((1.5 + 3) * math.log(2))
+    assert logits.grad[0, 1] == 0
+    assert torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize('target', [torch.full((3, 2), -1.0), torch.zeros(0, 2)])
 def test_nothing_known_gives_zero_and_zero_gradients(target):
     logits = torch.randn(len(target), 2, requires_grad=True)
@@ -113,6 +148,29 @@ def test_weight_scales_terms_and_not_the_divisor(shape):
                 expected = expected + factor[n, c] * reference(logits, alone) / known
                 alone[n, c] = -1
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('shape', [(9, 5), (64, 5), (700, 64)])
+def test_learned_weights_get_gradients(shape):
+    logits, target = torch.randn(shape), torch.randint(0, 2, shape)
+    weight = torch.rand(shape[0], requires_grad=True)
+    loss = PerHeadBCELoss(loss_weight=[1.0] * shape[1])
+    loss.loss_weight.requires_grad_()
+    loss(logits, target, weight).backward()
+    terms = nn.functional.binary_cross_entropy_with_logits(logits, target.float(), reduction='none')
+    torch.testing.assert_close(weight.grad, terms.sum(1) / shape[0])
+    expected = (terms * weight.detach()[:, None]).mean(0)
+    torch.testing.assert_close(loss.loss_weight.grad, expected)
+
+
+def test_a_batch_of_nothing_has_no_loss_whatever_its_weights():
+    loss = PerHeadBCELoss()(torch.zeros(0, 2), torch.zeros(0, 2), weight=torch.ones(0))
+    assert loss.item() == 0
+
+
+def test_255_is_not_unknown():
+    with pytest.raises(ValueError, match=r'`target` .* got 255 for sample 1, class 0'):
+        PerHeadBCELoss()(torch.zeros(2, 1), torch.tensor([[1], [255]], dtype=torch.uint8))
 
 
 @pytest.mark.parametrize('value', [2.0, -0.5, -2.0, 1.01, math.nan, math.inf, -math.inf])
