@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for the memory of OpenImages' labels, of 601 classes",
     )
     parser.add_argument(
-        '--rounds', type=int, default=3, help='over numbers of classes, in turns; medians are shown'
+        '--rounds', type=int, default=7, help='over numbers of classes, in turns; medians are shown'
     )
     parser.add_argument('--folder', help='where to make images; it is removed at the end')
     parser.add_argument('--plot', help='file for curves of growth, .svg')
