@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for the memory of OpenImages' labels, of 601 classes",
     )
     parser.add_argument(
-        '--rounds', type=int, default=7, help='over numbers of classes, in turns; medians are shown'
+        '--rounds', type=int, default=5, help='of epochs, in turns; medians are shown'
     )
     parser.add_argument('--folder', help='where to make images; it is removed at the end')
     parser.add_argument('--plot', help='file for curves of growth, .svg')
@@ -55,8 +55,24 @@ def main(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, folder: Path) -> None:
     link_images(folder / 'images', max(*args.images, args.most_images))
     rows = {length: growth(folder, length) for length in args.images}
+    for length, found in in_turns(
+        args.rounds,
+        {
+            length: dict(
+                folder=folder,
+                cache='cache',
+                length=length,
+                trust_mtime=True,
+                epochs=2 + min(8, 200_000 // length),
+                **SHARED,
+            )
+            for length in args.images
+        },
+    ).items():
+        rows[length]['us'] = found['us']
     print_rows(
-        '256 channels, 10 classes, batch 128; us and seconds, in brackets those of the processor',
+        '256 channels, 10 classes, batch 128; us, of '
+        f'{args.rounds} runs in turns, and seconds; in brackets those of the processor',
         [
             'images',
             'us an image in an epoch',
@@ -78,20 +94,29 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         ['command', 'seconds'],
         [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
     )
-    rounds: dict[int, list[dict]] = {classes: [] for classes in EQUAL_WORK}
-    for _ in range(args.rounds):
-        for classes, channels in EQUAL_WORK.items():
-            own = dict(length=10_000, channels=channels, classes=classes, known=10, epochs=9)
-            rounds[classes].append(run_apart(folder, 'classes', **own))
-    table = []
-    for classes, found in rounds.items():
-        times = [statistics.median(clock) for clock in zip(*map(us_of, found))]
-        table.append([str(classes), str(EQUAL_WORK[classes]), both(times), found[0]['targets']])
+    rows_of_classes = in_turns(
+        args.rounds,
+        {
+            classes: dict(
+                folder=folder,
+                cache='classes',
+                length=10_000,
+                channels=channels,
+                classes=classes,
+                known=10,
+                epochs=9,
+            )
+            for classes, channels in EQUAL_WORK.items()
+        },
+    )
     print_rows(
         '10,000 images with 10 known labels, as many multiplications, medians of '
         f'{args.rounds} runs in turns',
         ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
-        table,
+        [
+            [str(classes), str(EQUAL_WORK[classes]), both(row['us']), row['targets']]
+            for classes, row in rows_of_classes.items()
+        ],
     )
     found = run_apart(
         folder, 'cache', length=args.most_images, trust_mtime=True, mapped=True, **OPEN_IMAGES
@@ -126,14 +151,23 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
 
 
 def growth(folder: Path, length: int) -> dict[str, Any]:
-    """A first run that stores features and trains, and a later start."""
+    """A first run, which stores features, and a later start."""
     setting = dict(length=length, **SHARED)
-    epochs = 2 + min(8, 200_000 // length)
-    first = run_apart(folder, 'cache', epochs=epochs, **setting)
+    first = run_apart(folder, 'cache', **setting)
     trusted = run_apart(folder, 'cache', trust_mtime=True, mapped=True, **setting)
-    return dict(
-        us=us_of(first), first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib']
-    )
+    return dict(first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib'])
+
+
+def in_turns(rounds: int, settings: dict[int, dict]) -> dict[int, dict]:
+    """What a run of every setting gave, with ``us``, medians of some runs that take turns."""
+    found: dict[int, list[dict]] = {key: [] for key in settings}
+    for _ in range(rounds):
+        for key, setting in settings.items():
+            found[key].append(run_apart(**setting))
+    return {
+        key: dict(runs[0], us=[statistics.median(clock) for clock in zip(*map(us_of, runs))])
+        for key, runs in found.items()
+    }
 
 
 def us_of(found: dict) -> tuple[float, float]:
