@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mhc_plugin.models.losses import PerHeadBCELoss
+from mhc_plugin.utils.known_pairs import KnownPairs
 
 
 @pytest.fixture
@@ -21,10 +22,10 @@ def three_threads():
 SIZES = st.integers(1, 1100) | st.integers(1, 16).map(lambda n: 64 * n)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 70), st.integers(0, 2**31), st.data())
 def test_gradient_of_a_class_is_the_same_to_the_bit_in_any_company(
-    three_threads, num_samples, num_classes, seed, data
+    num_samples, num_classes, seed, data
 ):
     rng = torch.Generator().manual_seed(seed)
     shape = num_samples, num_classes
@@ -39,7 +40,7 @@ def test_gradient_of_a_class_is_the_same_to_the_bit_in_any_company(
 
     divisor = data.draw(st.sampled_from([1, 3]))
 
-    def gradient(columns):
+    def gradient(columns, form=lambda targets: targets):
         own = {
             name: values[columns].tolist()
             for name, values in dict(loss_weight=loss_weight, pos_weight=pos_weight).items()
@@ -48,11 +49,13 @@ def test_gradient_of_a_class_is_the_same_to_the_bit_in_any_company(
         beside = data.draw(st.integers(0, 2))
         x = F.pad(logits[:, columns], (0, beside)).requires_grad_()
         # As where gradients of several batches are accumulated, or of a slice.
-        loss = PerHeadBCELoss(**own)(x[:, : len(columns)], target[:, columns]) / divisor
+        loss = PerHeadBCELoss(**own)(x[:, : len(columns)], form(target[:, columns])) / divisor
         return torch.autograd.grad(loss, x)[0][:, : len(columns)]
 
     together = gradient(list(range(num_classes)))
     assert torch.equal(gradient(chosen), together[:, chosen])
+    # Of many classes a table keeps pairs, where it keeps a matrix of few.
+    assert torch.equal(gradient(chosen, KnownPairs.from_dense), together[:, chosen])
 
 
 def test_threads_cut_no_vector(three_threads):
