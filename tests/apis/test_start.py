@@ -68,7 +68,7 @@ def test_the_last_lines_say_what_to_do_next(cfg, capsys, tmp_path, monkeypatch):
     cfg.dump(tmp_path / 'mine.py')
     apis.train(Config.fromfile('mine.py'))
     *_, checkpoint, scores, maps = capsys.readouterr().out.splitlines()
-    assert f'Last checkpoint: {tmp_path}/work/epoch_2.pth' in checkpoint
+    assert f'Last checkpoint: {tmp_path / "work" / "epoch_2.pth"}' in checkpoint
     assert 'Last validation: multi-label/mAP' in scores
     command = maps.partition(': python ')[2]
     assert command == 'tools/class_maps.py mine.py work/epoch_2.pth --dataset test'

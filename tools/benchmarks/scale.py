@@ -55,20 +55,11 @@ def main(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace, folder: Path) -> None:
     link_images(folder / 'images', max(*args.images, args.most_images))
     rows = {length: growth(folder, length) for length in args.images}
-    for length, found in in_turns(
-        args.rounds,
-        {
-            length: dict(
-                folder=folder,
-                cache='cache',
-                length=length,
-                trust_mtime=True,
-                epochs=2 + min(8, 200_000 // length),
-                **SHARED,
-            )
-            for length in args.images
-        },
-    ).items():
+    of_lengths = {
+        length: dict(SHARED, length=length, epochs=2 + min(8, 200_000 // length), trust_mtime=True)
+        for length in args.images
+    }
+    for length, found in in_turns(args.rounds, folder, 'cache', of_lengths).items():
         rows[length]['us'] = found['us']
     print_rows(
         '256 channels, 10 classes, batch 128; us, of '
@@ -94,28 +85,17 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         ['command', 'seconds'],
         [[name, f'{seconds:.2f}'] for name, seconds in tool_times(folder / 'cache').items()],
     )
-    rows_of_classes = in_turns(
-        args.rounds,
-        {
-            classes: dict(
-                folder=folder,
-                cache='classes',
-                length=10_000,
-                channels=channels,
-                classes=classes,
-                known=10,
-                epochs=9,
-            )
-            for classes, channels in EQUAL_WORK.items()
-        },
-    )
+    of_classes = {
+        classes: dict(length=10_000, channels=channels, classes=classes, known=10, epochs=9)
+        for classes, channels in EQUAL_WORK.items()
+    }
     print_rows(
         '10,000 images with 10 known labels, as many multiplications, medians of '
         f'{args.rounds} runs in turns',
         ['classes', 'channels', 'us an image in an epoch', 'targets kept as'],
         [
             [str(classes), str(EQUAL_WORK[classes]), both(row['us']), row['targets']]
-            for classes, row in rows_of_classes.items()
+            for classes, row in in_turns(args.rounds, folder, 'classes', of_classes).items()
         ],
     )
     found = run_apart(
@@ -158,12 +138,12 @@ def growth(folder: Path, length: int) -> dict[str, Any]:
     return dict(first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib'])
 
 
-def in_turns(rounds: int, settings: dict[int, dict]) -> dict[int, dict]:
+def in_turns(rounds: int, folder: Path, cache: str, settings: dict[int, dict]) -> dict[int, dict]:
     """What a run of every setting gave, with ``us``, medians of some runs that take turns."""
     found: dict[int, list[dict]] = {key: [] for key in settings}
     for _ in range(rounds):
         for key, setting in settings.items():
-            found[key].append(run_apart(**setting))
+            found[key].append(run_apart(folder, cache, **setting))
     return {
         key: dict(runs[0], us=[statistics.median(clock) for clock in zip(*map(us_of, runs))])
         for key, runs in found.items()

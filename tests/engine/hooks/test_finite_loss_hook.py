@@ -64,7 +64,8 @@ def test_names_epoch_iteration_class_and_last_good_checkpoint(train, tmp_path):
         train(Spoil(4, class_two))
     assert str(caught.value) == (
         "The loss is nan in epoch 2, iteration 2 of it, of class 'class 2'; the last good "
-        f'checkpoint is {tmp_path}/work/epoch_1.pth. Look at the data, or lower the learning rate; '
+        f'checkpoint is {tmp_path / "work" / "epoch_1.pth"}. '
+        'Look at the data, or lower the learning rate; '
         '`--cfg-options default_hooks.finite_loss.action=warn` goes on.'
     )
     assert [path.name for path in tmp_path.glob('work/*.pth')] == ['epoch_1.pth']
