@@ -27,16 +27,36 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_growth_is_that_of_a_run_through_the_cache(run):
+def test_growth_is_that_of_a_run_through_the_cache(run, monkeypatch):
+    time_epochs = scale.time_epochs
+    monkeypatch.setattr(
+        scale, 'time_epochs', lambda runner: [*time_epochs(runner), (3e-3, 4e-4), (2e-3, 9e-4)]
+    )
+    monkeypatch.setattr(scale, 'Clocks', lambda: argparse.Namespace(seconds=lambda: (1e-3, 1e-4)))
     found = run(epochs=2, checkpoints=True)
     assert found['targets'] == 'known pairs'
     assert found['target_mib'] == (41 * 8 + 40 * 5 * 3) / 2**20
-    assert len(found['epochs']) == 2
+    # Medians of all epochs but the first, of 40 images.
+    assert found['us'] == pytest.approx([50.0, 10.0])
     assert found['checkpoint'][0] == f'{50 * 4 + 50}'
     assert found['checkpoint'][-1] == 'equal'
     again = run(classes=5, trust_mtime=True, mapped=True)
     assert again['targets'] == 'matrix'
-    assert 'epochs' not in again
+    assert 'us' not in again
+
+
+def test_runs_take_turns_and_their_times_are_medians(monkeypatch, tmp_path):
+    times = iter([(5, 1), (7, 3), (1, 9), (2, 4), (3, 2), (4, 8)])
+    asked = []
+
+    def run_apart(folder, cache, **setting):
+        asked.append(setting['length'])
+        return dict(start=next(times), peak_mib=len(asked))
+
+    monkeypatch.setattr(scale, 'run_apart', run_apart)
+    found = scale.in_turns(3, tmp_path, 'cache', {key: dict(length=key) for key in (10, 20)})
+    assert asked == [10, 20] * 3
+    assert found == {10: dict(start=[3, 2], peak_mib=1), 20: dict(start=[4, 4], peak_mib=2)}
 
 
 def test_epochs_on_a_gpu_stand_beside_the_products_alone(run, tmp_path):

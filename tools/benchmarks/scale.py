@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for the memory of OpenImages' labels, of 601 classes",
     )
     parser.add_argument(
-        '--rounds', type=int, default=5, help='of epochs, in turns; medians are shown'
+        '--rounds', type=int, default=5, help='in turns, of which medians are shown'
     )
     parser.add_argument('--folder', help='where to make images; it is removed at the end')
     parser.add_argument('--plot', help='file for curves of growth, .svg')
@@ -54,16 +54,23 @@ def main(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     link_images(folder / 'images', max(*args.images, args.most_images))
-    rows = {length: growth(folder, length) for length in args.images}
-    of_lengths = {
-        length: dict(SHARED, length=length, epochs=2 + min(8, 200_000 // length), trust_mtime=True)
+    rows = {
+        length: dict(first=run_apart(folder, 'cache', length=length, **SHARED)['start'])
         for length in args.images
     }
-    for length, found in in_turns(args.rounds, folder, 'cache', of_lengths).items():
+    later = {length: dict(SHARED, length=length, trust_mtime=True) for length in args.images}
+    starts = {length: dict(setting, mapped=True) for length, setting in later.items()}
+    for length, found in in_turns(args.rounds, folder, 'cache', starts).items():
+        rows[length] |= dict(trusted=found['start'], mib=found['peak_mib'])
+    epochs = {
+        length: dict(setting, epochs=2 + min(8, 200_000 // length))
+        for length, setting in later.items()
+    }
+    for length, found in in_turns(args.rounds, folder, 'cache', epochs).items():
         rows[length]['us'] = found['us']
     print_rows(
-        '256 channels, 10 classes, batch 128; us, of '
-        f'{args.rounds} runs in turns, and seconds; in brackets those of the processor',
+        '256 channels, 10 classes, batch 128; us and seconds, in brackets those of the processor; '
+        f'of all but the first start medians of {args.rounds} runs in turns',
         [
             'images',
             'us an image in an epoch',
@@ -130,31 +137,21 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         plot(rows, Path(args.plot))
 
 
-def growth(folder: Path, length: int) -> dict[str, Any]:
-    """A first run, which stores features, and a later start."""
-    setting = dict(length=length, **SHARED)
-    first = run_apart(folder, 'cache', **setting)
-    trusted = run_apart(folder, 'cache', trust_mtime=True, mapped=True, **setting)
-    return dict(first=first['start'], trusted=trusted['start'], mib=trusted['peak_mib'])
-
-
 def in_turns(rounds: int, folder: Path, cache: str, settings: dict[int, dict]) -> dict[int, dict]:
-    """What a run of every setting gave, with ``us``, medians of some runs that take turns."""
+    """What a first run of every setting gave; its times are medians of runs that take turns."""
     found: dict[int, list[dict]] = {key: [] for key in settings}
     for _ in range(rounds):
         for key, setting in settings.items():
             found[key].append(run_apart(folder, cache, **setting))
+    return {key: dict(runs[0], **medians_of_times(runs)) for key, runs in found.items()}
+
+
+def medians_of_times(runs: Sequence[dict]) -> dict[str, list[float]]:
     return {
-        key: dict(runs[0], us=[statistics.median(clock) for clock in zip(*map(us_of, runs))])
-        for key, runs in found.items()
+        name: [statistics.median(clock) for clock in zip(*(found[name] for found in runs))]
+        for name in ('start', 'us')
+        if name in runs[0]
     }
-
-
-def us_of(found: dict) -> tuple[float, float]:
-    """Microseconds an image, as :class:`Clocks`: the median of all epochs but the first."""
-    return tuple(
-        1e6 * statistics.median(times) / found['length'] for times in zip(*found['epochs'][1:])
-    )
 
 
 def both(seconds: Sequence[float]) -> str:
@@ -175,7 +172,7 @@ def on_gpu(device: str = 'cuda', **setting) -> list[str]:
     length, channels, classes = (setting[key] for key in ('length', 'channels', 'classes'))
     if device == 'cuda' and not torch.cuda.is_available():
         return [f'{length:,}', f'{channels:,}', 'no GPU here', '', '']
-    epoch = us_of(run(epochs=4, **setting))[0] * length / 1e6
+    epoch = run(epochs=4, **setting)['us'][0] * length / 1e6
     features, gradient, weight = (
         torch.rand(*shape, device=device)
         for shape in ((BATCH, channels), (BATCH, classes), (channels, classes))
@@ -227,7 +224,10 @@ def run(
         result['targets'] = 'matrix' if is_matrix else 'known pairs'
         result['target_mib'] = (targets.nbytes if is_matrix else targets.num_bytes) / 2**20
         if epochs:
-            result['epochs'] = time_epochs(runner)
+            # Of all epochs but the first.
+            result['us'] = [
+                1e6 * statistics.median(times) / length for times in zip(*time_epochs(runner)[1:])
+            ]
         else:
             next(iter(loop.dataloader))
         result['peak_mib'] = memory.peak()
