@@ -7,15 +7,19 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 # A fork of this server starts as a fresh interpreter that has imported these would: of what the
 # tests have changed or run before it knows nothing.
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload(['mhc_plugin.apis', 'mhc_plugin.cli', 'timm'])
+# Seconds after which processes that are waited for are ended.
+LONGEST = 300
 
 
 class ToolProcess:
@@ -78,7 +82,10 @@ def _run(command, cwd, env, out, err):
 
 
 def torchrun(number: int, *command, cwd, env) -> list[ToolProcess]:
-    """Run a script in several processes, with what torchrun tells them."""
+    """Run a script in several processes, with what torchrun tells them.
+
+    Those that take too long are killed, so that their ``returncode`` says so.
+    """
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
@@ -99,10 +106,38 @@ def torchrun(number: int, *command, cwd, env) -> list[ToolProcess]:
         for rank in range(number)
     ]
     for process in processes:
-        process.wait()
+        if process.wait(LONGEST) is None:
+            process.kill()
     return processes
 
 
 def spawn(function, args: tuple, number: int) -> None:
-    """Call ``function(rank, *args)`` in several processes; what one raises is raised here."""
-    mp.start_processes(function, args, nprocs=number, start_method='forkserver')
+    """Call ``function(rank, *args)`` in several processes, a group of gloo.
+
+    Raises:
+        mp.ProcessRaisedException: With what one of them raised.
+        TimeoutError: If they wait for one another too long.
+    """
+    with TemporaryDirectory() as folder:
+        running = mp.start_processes(
+            _in_group,
+            (function, args, number, folder),
+            nprocs=number,
+            join=False,
+            start_method='forkserver',
+        )
+        end = time.monotonic() + LONGEST
+        # It also answers where one of them has ended.
+        while not running.join(max(end - time.monotonic(), 0)):
+            if time.monotonic() >= end:
+                for process in running.processes:
+                    process.kill()
+                raise TimeoutError(f'{function.__name__} took more than {LONGEST} s')
+
+
+def _in_group(rank, function, args, number, folder):
+    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=number)
+    function(rank, *args)
+    # The group ends with the process: torch 2.6 deadlocks where one is destroyed while a thread of
+    # gloo still holds a tensor.
+    dist.barrier()

@@ -1,13 +1,11 @@
 import pickle
 
 import pytest
-import torch.distributed as dist
 from samples_of_all_metrics import NUM_SAMPLES, make_evaluator, make_samples
 from tool_process import spawn
 
 
 def evaluate_half(rank, folder):
-    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     samples = make_samples()
     evaluator = make_evaluator()
     # As MMEngine's DefaultSampler: every second one, padded from the start to equal lengths.
@@ -15,9 +13,6 @@ def evaluate_half(rank, folder):
     result = evaluator.evaluate(NUM_SAMPLES)
     with open(f'{folder}/{rank}.pkl', 'wb') as file:
         pickle.dump(result, file)
-    # Torch 2.6 deadlocks where a thread of gloo still holds a tensor while the group is destroyed.
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one_exactly(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import pickle
 
 import pytest
-import torch.distributed as dist
 from tool_process import spawn
 
 from mhc_plugin.features.processes import Processes
@@ -14,7 +13,6 @@ def fail(text):
 
 
 def in_each(rank, folder):
-    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     processes, notes = Processes(), []
     notes.append(processes.from_main(lambda: ('from', rank)))
     processes.each(lambda: notes.append(('each', rank)))
@@ -25,7 +23,6 @@ def in_each(rank, folder):
             processes.each(lambda failing=failing: fail(f'of {rank}') if rank == failing else None)
     with open(f'{folder}/{rank}.pkl', 'wb') as file:
         pickle.dump((processes.rank, processes.number, processes.is_main, notes), file)
-    dist.destroy_process_group()
 
 
 def test_two_processes(tmp_path):

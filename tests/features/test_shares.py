@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.runner import Runner
 from tiny_cache_run import make_cfg, make_images
 from tool_process import spawn
@@ -39,8 +38,7 @@ def features_of_all():
 REQUESTS = [([9, 0, 3, 3, 4], [1, 2]), ([0, 2, 4], [6, 8]), ([], [5, 7, 0]), ([], [])]
 
 
-def gather_in_step(rank, folder, entry):
-    dist.init_process_group('gloo', f'file://{folder}/group', rank=rank, world_size=NUMBER)
+def gather_in_step(rank, entry):
     reader, whole = EntryReader(entry), EntryReader(entry)
     reader.move_to(torch.device('cpu'), rank, NUMBER)
     assert [len(held) for held in reader._on_device.values()] == [5, 5]
@@ -49,11 +47,10 @@ def gather_in_step(rank, folder, entry):
         for got, expected in zip(reader.gather(rows), whole.gather(rows), strict=True):
             assert got.dtype == torch.float32
             assert torch.equal(got, expected)
-    dist.destroy_process_group()
 
 
 def test_rows_come_from_those_who_hold_them(entry, tmp_path):
-    spawn(gather_in_step, (str(tmp_path), entry), NUMBER)
+    spawn(gather_in_step, (entry,), NUMBER)
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 4])
@@ -74,7 +71,6 @@ def batches(loop):
 
 
 def train_batches(rank, folder, images):
-    dist.init_process_group('gloo', f'file://{folder}/group', rank=rank, world_size=NUMBER)
     found = {}
     # A CPU's processes share mapped pages, GPUs have memory of their own.
     for name, fits in (('mapped', loader_module._fits), ('shares', lambda *args: True)):
@@ -95,7 +91,6 @@ def train_batches(rank, folder, images):
     for mapped, shares in zip(found['mapped'], found['shares'], strict=True):
         assert torch.equal(mapped[0], shares[0])
         assert mapped[1] == shares[1]
-    dist.destroy_process_group()
 
 
 def test_a_loop_of_two_processes_gets_the_same_batches(tmp_path):

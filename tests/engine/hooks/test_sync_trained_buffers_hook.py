@@ -2,11 +2,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.hooks import EMAHook
 from mmengine.runner.priority import get_priority
 from mmpretrain.registry import HOOKS
+from tool_process import spawn
 from torch import nn
 
 from mhc_plugin.engine import SyncTrainedBuffersHook
@@ -37,7 +36,6 @@ def step(model):
 
 
 def train_in_three_processes(rank, folder):
-    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=3)
     torch.manual_seed(0)
     model = Model()
     batches = torch.randn(5, 3, 8, 2, generator=torch.Generator().manual_seed(0))
@@ -48,12 +46,10 @@ def train_in_three_processes(rank, folder):
     # Without a trained norm nothing is sent: this would wait for the others for ever.
     if rank == 0:
         step(nn.Sequential(PerHeadBCELoss(loss_weight=[0.1, 0.7]), nn.BatchNorm1d(2).eval()))
-    dist.destroy_process_group()
 
 
 def test_three_processes_agree_on_statistics_and_nothing_else_moves(tmp_path):
-    # Forked, so that they need not import anything.
-    mp.start_processes(train_in_three_processes, (str(tmp_path),), nprocs=3, start_method='fork')
+    spawn(train_in_three_processes, (str(tmp_path),), 3)
     first, *others = [torch.load(tmp_path / f'{rank}.pt') for rank in range(3)]
     for other in others:
         assert all(torch.equal(first[name], other[name]) for name in first)
