@@ -1,8 +1,10 @@
 """Processes that wait for one another, and fail together."""
 
 import pickle
+import time
 
 import pytest
+import tool_process
 from tool_process import spawn
 
 from mhc_plugin.features.processes import Processes
@@ -41,3 +43,13 @@ def test_one_process():
         processes.each(lambda: {}[0])
     with pytest.raises(KeyError):
         processes.from_main(lambda: {}[0])
+
+
+def wait_in_one(rank):
+    time.sleep(1000 * rank)
+
+
+def test_processes_of_tests_do_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(tool_process, 'LONGEST', 1)
+    with pytest.raises(TimeoutError, match='wait_in_one took more than 1 s'):
+        spawn(wait_in_one, (), 2)
