@@ -138,6 +138,7 @@ def spawn(function, args: tuple, number: int) -> None:
 def _in_group(rank, function, args, number, folder):
     dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=number)
     function(rank, *args)
-    # The group ends with the process: torch 2.6 deadlocks where one is destroyed while a thread of
-    # gloo still holds a tensor.
+    # The group ends with the process: before torch 2.8 one that is destroyed keeps the GIL while it
+    # waits for its threads, one of which may need it to let go of the last tensor
+    # (pytorch/pytorch#154976).
     dist.barrier()

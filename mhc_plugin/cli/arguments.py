@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -72,6 +73,8 @@ def one_sentence_errors(show_traceback: bool = False) -> Iterator[None]:
         print('(--traceback shows where it was raised.)', file=sys.stderr)
         sys.exit(1)
     if dist.is_initialized():
-        # Torch 2.6 deadlocks where a thread of gloo still holds a tensor of the last exchange.
         dist.barrier()
+        # Before torch 2.8 a group that is destroyed keeps the GIL while it waits for its threads,
+        # one of which may need it to let go of its last tensor (pytorch/pytorch#154976).
+        time.sleep(0.1)
         dist.destroy_process_group()
