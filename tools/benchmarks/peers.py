@@ -286,7 +286,7 @@ def costs(peers: list[str], part: Part, num_classes: int) -> dict[str, dict[str,
             head((x[:2],))
         parameters = sum(p.numel() for p in head.parameters() if p.requires_grad)
         result[name] = dict(parameters=parameters, flops=counter.get_total_flops() / 2)
-    for name, seconds in medians(steps, 5, 1).items():
+    for name, seconds in medians(steps, 15).items():
         result[name]['seconds'] = seconds
     return result
 
